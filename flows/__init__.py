@@ -1,0 +1,1 @@
+"""What is scheduled: one file per flow."""

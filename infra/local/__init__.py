@@ -1,0 +1,1 @@
+"""An embedded stand-in for a cluster, made of real servers on loopback."""

@@ -1,0 +1,1 @@
+"""The work of a tick: Prefect tasks at the edges, pure decisions inside, thin clients."""
