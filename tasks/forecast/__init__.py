@@ -1,0 +1,54 @@
+"""Demand of every model at its horizon: what it will need by the time a change can take effect."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tasks.decision import Forecast
+from tasks.forecast.history import read_history, rolling_peak
+from tasks.forecast.predict import predict
+from tasks.world import Limits, Model, Observation, Pool
+
+__all__ = ["forecast", "horizon_s"]
+
+
+def forecast(observation: Observation, limits: Limits) -> tuple[Forecast, ...]:
+    """The peak demand of each model over the interval in which this tick's decision holds.
+
+    A decision takes effect after a load and a scale-up and holds for one interval: the interval that ends at the
+    horizon. One forecast for each model of the fleet, in its order; unknown where nothing newer than
+    ``limits.stale_s`` was observed.
+    """
+    models = observation.fleet.models
+    history = read_history(observation.demand, tuple(m.name for m in models), observation.now, limits.interval_s)
+    horizons_s = np.array([horizon_s(model, observation.fleet.pools, limits) for model in models])
+    is_known = history.newest >= observation.now - limits.stale_s
+    peaks = rolling_peak(history.values_rps, max(1, round(limits.interval_s / history.step_s)))
+    said: dict[int, Forecast] = {}
+    for horizon in np.unique(horizons_s[is_known]):
+        rows = np.flatnonzero(is_known & (horizons_s == horizon)).tolist()
+        ahead = max(1, math.ceil(horizon / history.step_s))
+        prediction = predict(peaks[rows], history.step_s, ahead, limits.quantile)
+        for i, row in enumerate(rows):
+            error = float(prediction.error_rps[i])
+            said[row] = Forecast(
+                model=models[row].name,
+                median_rps=float(prediction.median_rps[i]),
+                upper_rps=float(prediction.upper_rps[i]),
+                horizon_s=float(horizon),
+                forecaster=prediction.forecaster[i],
+                error_rps=None if math.isnan(error) else error,
+            )
+    return tuple(
+        said.get(row, Forecast(model.name, None, None, float(horizons_s[row]), "unknown"))
+        for row, model in enumerate(models)
+    )
+
+
+def horizon_s(model: Model, pools: tuple[Pool, ...], limits: Limits) -> float:
+    """How far ahead a model's demand matters: its slowest load, its slowest pool's start, and one interval."""
+    load_s = max((need.load_s for need in model.need_by_gpu_type.values()), default=0.0)
+    start_s = max((pool.start_s for pool in pools if model.may_live_in(pool)), default=0.0)
+    return load_s + start_s + limits.interval_s

@@ -1,0 +1,55 @@
+"""The demand that was observed, as one matrix: models x bins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+"""Requests a second, (models, bins or origins); NaN: not observed, or no forecast."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """Demand on one time grid whose last bin ends now, or less than a bin before."""
+
+    values_rps: Matrix
+    """(models, bins), oldest bin first; NaN: not observed."""
+    step_s: float
+    """Width of a bin."""
+    newest: NDArray[np.float64]
+    """Time of each model's newest observed sample; -inf: never observed."""
+
+
+def read_history(demand: pd.DataFrame, models: tuple[str, ...], now: float, default_step_s: float) -> History:
+    """Lay the long demand frame (``time``, ``model``, ``demand_rps``) on a grid, in the order of ``models``.
+
+    The step is the usual distance of the frame's times; ``default_step_s`` where there is but one. What was not
+    observed stays NaN. Samples from the future and of other models are left out.
+    """
+    rows = pd.Index(models).get_indexer(pd.Index(demand["model"]))
+    times = demand["time"].to_numpy(dtype=float)
+    values = demand["demand_rps"].to_numpy(dtype=float)
+    is_ours = (rows >= 0) & (times <= now) & np.isfinite(values)
+    rows, times, values = rows[is_ours], times[is_ours], values[is_ours]
+    newest = np.full(len(models), -np.inf)
+    np.maximum.at(newest, rows, times)
+    if not times.size:
+        return History(np.full((len(models), 1), np.nan, dtype=np.float32), default_step_s, newest)
+    gaps = np.diff(np.unique(times))
+    step_s = float(np.median(gaps)) if gaps.size else default_step_s
+    age = np.rint((times.max() - times) / step_s).astype(int) + int((now - times.max()) / step_s)
+    matrix = np.full((len(models), int(age.max()) + 1), np.nan, dtype=np.float32)
+    matrix[rows, -1 - age] = values
+    return History(matrix, step_s, newest)
+
+
+def rolling_peak(values: Matrix, width: int) -> Matrix:
+    """The highest observed value of the ``width`` bins that end in each bin; NaN where none was observed."""
+    peak = values.copy()
+    for lag in range(1, min(width, values.shape[1])):
+        np.fmax(peak[:, lag:], values[:, :-lag], out=peak[:, lag:])
+    return peak
