@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tasks.world import Observation
+
 REASONS: Mapping[str, str] = {
     # size
     "demand": "copies that the forecast's upper quantile needs within the objective",
@@ -193,3 +195,20 @@ class Outcome:
     detail: str = ""
     at: float = 0.0
     """When it ended."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tick:
+    """Everything that one run of the reconcile flow saw, decided and did."""
+
+    mode: str
+    """plan or apply."""
+    observation: Observation
+    forecasts: tuple[Forecast, ...]
+    sizings: tuple[Sizing, ...]
+    placement: Placement
+    plan: Plan
+    outcomes: tuple[Outcome, ...] = ()
+    """Empty in plan mode."""
+    seconds_by_phase: Mapping[str, float] | None = None
+    """The tick's own time, without the orchestrator's."""

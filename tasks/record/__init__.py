@@ -1,0 +1,48 @@
+"""record: what the tick saw, decided and did, as artifacts for people and metrics for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+
+from tasks.decision import Tick
+from tasks.record import metrics
+from tasks.record.words import demand_rows, one_line, placement_rows, step_rows, summary
+
+__all__ = ["one_line", "record", "record_refusal"]
+
+log = logging.getLogger(__name__)
+
+
+def record(tick: Tick, pushgateway_url: str) -> str:
+    """Leave the tick's artifacts and metrics behind; return its one-line summary.
+
+    A Pushgateway that cannot be reached is logged, not raised: what was done is done, and losing a tick's metrics costs
+    quality (a stabilisation window not known in full holds scale-downs), never safety. Plan mode pushes nothing, since
+    it wanted nothing.
+    """
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    line = one_line(tick)
+    create_markdown_artifact(key="reconcile-summary", markdown=summary(tick), description=line)
+    create_table_artifact(
+        key="reconcile-placement", table=placement_rows(tick), description="copies, and why they are there"
+    )
+    create_table_artifact(key="reconcile-demand", table=demand_rows(tick), description="demand, forecast and copies")
+    create_table_artifact(key="reconcile-steps", table=step_rows(tick), description="steps and their outcomes")
+    if tick.mode == "apply":
+        try:
+            metrics.push(tick, pushgateway_url)
+        except OSError as error:
+            log.warning("metrics not pushed to %s: %s; is the Pushgateway running?", pushgateway_url, error)
+    return line
+
+
+def record_refusal(why: str) -> None:
+    """The artifact of a tick that ended before it could decide: the cause and what was left alone."""
+    from prefect.artifacts import create_markdown_artifact
+
+    create_markdown_artifact(
+        key="reconcile-summary",
+        markdown=f"# The tick ended before its time\n\n{why}\n\nThe next tick starts from the fleet as it is then.\n",
+        description=why.splitlines()[0][:200],
+    )

@@ -1,0 +1,190 @@
+"""A tick in words: one line for the log, one page for the artifact, rows for the tables."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.decision import Outcome, Result, Sizing, Tick
+from tasks.record.picture import data_uri, demand_svg, placement_svg
+
+Row = dict[str, Any]
+
+
+def one_line(tick: Tick) -> str:
+    """What the tick did, the models whose copies change with their arithmetic, and its own time."""
+    parts = [_deeds(tick)]
+    parts += [f"{_change(tick, s)} ({s.reason.text})" for s in tick.sizings if is_changed(tick, s)][:3]
+    held = Counter(hold.reason.code for hold in tick.plan.holds)
+    if held:
+        parts.append("held: " + ", ".join(f"{n} {code}" for code, n in held.most_common(4)))
+    parts += [f"unknown: {u.subject} ({u.why})" for u in tick.observation.unknown[:2]]
+    return " · ".join([*parts, _time(tick)])
+
+
+def _deeds(tick: Tick) -> str:
+    if not tick.plan.steps:
+        return "steady, no step"
+    if not tick.outcomes:
+        return f"plan only: {len(tick.plan.steps)} steps, {tick.plan.churn} loads and unloads"
+    results = Counter(outcome.result for outcome in tick.outcomes)
+    kinds = Counter(o.step.kind for o in tick.outcomes if o.result is Result.DONE)
+    done = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "none"
+    wrong = "".join(f", {results[r]} {r}" for r in (Result.FAILED, Result.SKIPPED) if results[r])
+    return f"steps: {done}{wrong}"
+
+
+def _time(tick: Tick) -> str:
+    seconds = tick.seconds_by_phase or {}
+    return ", ".join(f"{phase} {seconds[phase]:.2f} s" for phase in ("observe", "decide", "act") if phase in seconds)
+
+
+def copies_now(tick: Tick, model: str) -> int:
+    """Copies that serve, as observed."""
+    return sum(copy.is_serving for copy in tick.observation.fleet.copies_of(model))
+
+
+def is_changed(tick: Tick, sizing: Sizing) -> bool:
+    return sizing.copies != copies_now(tick, sizing.model)
+
+
+def _change(tick: Tick, sizing: Sizing) -> str:
+    return f"{sizing.model} {copies_now(tick, sizing.model)} → {sizing.copies}"
+
+
+def summary(tick: Tick) -> str:
+    """The artifact's page: what changed and why, the pictures, what is held, the steps, the times."""
+    fleet = tick.observation.fleet
+    when = datetime.fromtimestamp(tick.observation.now, UTC)
+    serving = sum(copy.is_serving for copy in fleet.copies)
+    everywhere = len(fleet.models) * len(fleet.replicas)
+    pools = ", ".join(
+        f"{pool.name} {sum(r.pool == pool.name for r in fleet.replicas)} of {pool.max_replicas}" for pool in fleet.pools
+    )
+    sections = [
+        f"# {when:%H:%M:%S} UTC · {_deeds(tick)}",
+        f"{serving} copies serve (every model in every replica: {everywhere}) · replicas: {pools} · mode {tick.mode}",
+        *_unknowns(tick),
+        "## What changes, and why\n" + _changes(tick),
+        "## Placement\n![memory of each replica and the copies that fill it](" + data_uri(placement_svg(tick)) + ")",
+        "## Demand against forecast\n![demand and forecast, a model each](" + data_uri(demand_svg(tick)) + ")",
+        *_held(tick),
+        *_steps(tick),
+        "## Every model\n" + _table(demand_rows(tick)),
+        "## The tick's own time\n" + _seconds(tick),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _unknowns(tick: Tick) -> list[str]:
+    rows = [f"- **{u.subject}**: {u.why}" for u in tick.observation.unknown]
+    return ["## Unknown\n" + "\n".join(rows)] if rows else []
+
+
+def _changes(tick: Tick) -> str:
+    lines = [
+        f"- **{_change(tick, s)} copies** — `{s.reason.code}`: {s.reason.text}"
+        for s in tick.sizings
+        if is_changed(tick, s)
+    ]
+    reasons = tick.placement.pool_reasons or {}
+    count_by_pool = {pool.name: pool.replicas for pool in tick.observation.fleet.pools}
+    for pool, reason in reasons.items():
+        wanted = tick.placement.replicas_by_pool.get(pool, 0)
+        lines.append(
+            f"- **pool {pool}: {count_by_pool.get(pool, 0)} → {wanted} replicas** — `{reason.code}`: {reason.text}"
+        )
+    lines += [f"- **{replica} goes** — `{reason.code}`: {reason.text}" for replica, reason in tick.placement.leaving]
+    return "\n".join(lines) or "Nothing: every model has the copies that it needs."
+
+
+def _held(tick: Tick) -> list[str]:
+    rows: list[Row] = [{"held": h.subject, "why": h.reason.code, "arithmetic": h.reason.text} for h in tick.plan.holds]
+    return ["## Held\n" + _table(rows)] if rows else []
+
+
+def _steps(tick: Tick) -> list[str]:
+    rows = step_rows(tick)
+    return ["## Steps\n" + _table(rows)] if rows else []
+
+
+def _seconds(tick: Tick) -> str:
+    return _table([{phase: f"{seconds:.3f} s" for phase, seconds in (tick.seconds_by_phase or {}).items()}])
+
+
+def step_rows(tick: Tick) -> list[Row]:
+    """One row a step, with its outcome when there is one."""
+    outcome_by_id = {outcome.step.id: outcome for outcome in tick.outcomes}
+    return [
+        {
+            "step": str(step),
+            "reason": step.reason.code,
+            "arithmetic": step.reason.text,
+            **_outcome_cells(outcome_by_id.get(step.id)),
+        }
+        for step in tick.plan.steps
+    ]
+
+
+def _outcome_cells(outcome: Outcome | None) -> Row:
+    if outcome is None:
+        return {"result": "planned", "seconds": "", "detail": ""}
+    return {"result": str(outcome.result), "seconds": f"{outcome.seconds:.2f}", "detail": outcome.detail}
+
+
+def demand_rows(tick: Tick) -> list[Row]:
+    """One row a model: demand, forecast, capacity, copies and the reason."""
+    forecast_by_model = {forecast.model: forecast for forecast in tick.forecasts}
+    newest = tick.observation.demand.dropna(subset=["demand_rps"]).groupby("model")["demand_rps"].last()
+    rows = []
+    for sizing in tick.sizings:
+        forecast = forecast_by_model[sizing.model]
+        rows.append(
+            {
+                "model": sizing.model,
+                "demand req/s": _number(newest.get(sizing.model)),
+                "forecast": _number(forecast.median_rps),
+                "upper": _number(forecast.upper_rps),
+                "forecaster": forecast.forecaster,
+                "horizon s": f"{forecast.horizon_s:.0f}",
+                "a copy serves": _number(min(sizing.capacity_rps_by_gpu_type.values(), default=None)),
+                "copies": copies_now(tick, sizing.model),
+                "wanted": sizing.copies,
+                "why": str(sizing.reason),
+            }
+        )
+    return rows
+
+
+def placement_rows(tick: Tick) -> list[Row]:
+    """One row a copy that is or should be: where, whether it serves, why it is there."""
+    fleet = tick.observation.fleet
+    reason_by_copy = {(a.model, a.replica): str(a.reason) for a in tick.placement.assignments}
+    state_by_copy = {(c.model, c.replica): "serving" if c.is_serving else str(c.state) for c in fleet.copies}
+    keys = sorted(set(reason_by_copy) | set(state_by_copy), key=lambda key: (key[1], key[0]))
+    surplus = tick.placement.surplus or {}
+    return [
+        {
+            "replica": replica,
+            "model": model,
+            "now": state_by_copy.get((model, replica), "not there"),
+            "should be": "there" if (model, replica) in reason_by_copy else "gone",
+            "why": reason_by_copy.get((model, replica)) or str(surplus.get((model, replica), "")),
+        }
+        for model, replica in keys
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def _table(rows: list[Row]) -> str:
+    if not rows or not rows[0]:
+        return ""
+    head = list(rows[0])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(str(row[column]).replace("|", "\\|") for column in head) + " |" for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""One writer, Prefect's part: whose turn it is to act, and what becomes of the runs that wait.
+
+The fleet's own lock (``LiveFleet.exclusive``) keeps two ticks from acting at once, whatever started them. Prefect's
+concurrency limit of one keeps a second run from starting at all; it waits. Here the waiting runs are coalesced: a tick
+that is about to observe sees everything that the runs asked for before it wanted seen, so they are done with; while it
+acts, the newest run that waits stands for all that wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+from tasks.fleets import LiveFleet
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+"""Between two looks at the own run's state: a cancelled run stops before its next step, at a few calls a tick."""
+
+
+@contextmanager
+def turn(live: LiveFleet, mode: str, wait_s: float) -> Iterator[Callable[[], bool]]:
+    """Hold the fleet's lock (``apply``), and give ``should_stop`` for ``act``: True once this run may act no more.
+
+    Raises:
+        FleetBusyError: another tick still acts after ``wait_s``.
+    """
+    with live.exclusive(wait_s) if mode == "apply" else nullcontext():
+        waiting = _Waiting.of_this_run()
+        waiting.coalesce(keep=0)
+        yield waiting.should_stop
+        waiting.coalesce(keep=1)
+
+
+class _Waiting:
+    """The runs of this run's deployment that wait with the same parameters. Outside a deployment there are none."""
+
+    def __init__(self, run_id: UUID | None, deployment_id: UUID | None, parameters: dict[str, object]) -> None:
+        self.run_id, self.deployment_id, self.parameters = run_id, deployment_id, parameters
+        self.looked_at = time.monotonic()
+        self.is_over = False
+
+    @classmethod
+    def of_this_run(cls) -> _Waiting:
+        from prefect.context import FlowRunContext
+
+        context = FlowRunContext.get()
+        run = context.flow_run if context else None
+        return cls(run.id, run.deployment_id, run.parameters) if run else cls(None, None, {})
+
+    def should_stop(self) -> bool:
+        """True once this run was cancelled or declared crashed. A Prefect server that cannot be asked stops nothing:
+        the fleet's lock is held."""
+        if self.run_id is None or self.is_over or time.monotonic() - self.looked_at < LOOK_S:
+            return self.is_over
+        self.looked_at = time.monotonic()
+        run_id = self.run_id
+        run = _ask("read this run's state", lambda client: client.read_flow_run(run_id))
+        state = run.state if run else None
+        self.is_over = state is not None and (state.is_final() or state.is_cancelling())
+        self.coalesce(keep=1)
+        return self.is_over
+
+    def coalesce(self, keep: int) -> None:
+        """End the runs that are due and wait, but for the newest ``keep``."""
+        if self.deployment_id is None:
+            return
+        from prefect.states import Cancelled
+
+        why = "a newer run waits in its place" if keep else f"what it was to look at is seen by run {self.run_id}"
+
+        def end_all(client: SyncPrefectClient) -> None:
+            for run in self._due(client)[keep:]:
+                client.set_flow_run_state(run.id, Cancelled(name="Coalesced", message=why), force=True)
+
+        _ask("coalesce the waiting runs", end_all)
+
+    def _due(self, client: SyncPrefectClient) -> list[FlowRun]:
+        """Newest first."""
+        from prefect.client.schemas.filters import FlowRunFilter
+        from prefect.client.schemas.sorting import FlowRunSort
+
+        now = datetime.now(UTC).isoformat()
+        due = FlowRunFilter.model_validate(
+            {
+                "deployment_id": {"any_": [str(self.deployment_id)]},
+                "state": {"type": {"any_": ["SCHEDULED"]}},
+                "expected_start_time": {"before_": now},
+            }
+        )
+        runs = client.read_flow_runs(flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=100)
+        return [run for run in runs if run.id != self.run_id and run.parameters == self.parameters]
+
+
+def _ask(purpose: str, work: Callable[[SyncPrefectClient], T]) -> T | None:
+    """What the Prefect server answers; None, and a line in the log, when it cannot be asked: the tick goes on."""
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            return work(client)
+    except Exception as error:
+        log.warning("Prefect server: could not %s: %s", purpose, error)
+        return None
