@@ -1,9 +1,9 @@
 """One writer, Prefect's part: whose turn it is to act, and what becomes of the runs that wait.
 
 The fleet's own lock (``LiveFleet.exclusive``) keeps two ticks from acting at once, whatever started them. Prefect's
-concurrency limit of one keeps a second run from starting at all; it waits. Here the waiting runs are coalesced: a tick
-that is about to observe sees everything that the runs asked for before it wanted seen, so they are done with; while it
-acts, the newest run that waits stands for all that wait.
+concurrency limit of one keeps a second run from starting at all; it waits. Here the waiting runs are coalesced: while a
+tick acts, the newest run that waits stands for all that wait; and once it is done, the runs that were asked for before it
+observed are done with too, since it has seen what they were to look at. So at most one waits, and none is lost.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def turn(live: LiveFleet, mode: str, wait_s: float) -> Iterator[Callable[[], boo
     """
     with live.exclusive(wait_s) if mode == "apply" else nullcontext():
         waiting = _Waiting.of_this_run()
-        waiting.coalesce(keep=0)
+        began = datetime.now(UTC)
         yield waiting.should_stop
-        waiting.coalesce(keep=1)
+        waiting.coalesce(keep=0, asked_before=began)
 
 
 class _Waiting:
@@ -70,11 +70,11 @@ class _Waiting:
         run = _ask("read this run's state", lambda client: client.read_flow_run(run_id))
         state = run.state if run else None
         self.is_over = state is not None and (state.is_final() or state.is_cancelling())
-        self.coalesce(keep=1)
+        self.coalesce(keep=1, asked_before=datetime.now(UTC))
         return self.is_over
 
-    def coalesce(self, keep: int) -> None:
-        """End the runs that are due and wait, but for the newest ``keep``."""
+    def coalesce(self, keep: int, asked_before: datetime) -> None:
+        """End the waiting runs that were due before a time, but for the newest ``keep``."""
         if self.deployment_id is None:
             return
         from prefect.states import Cancelled
@@ -82,22 +82,21 @@ class _Waiting:
         why = "a newer run waits in its place" if keep else f"what it was to look at is seen by run {self.run_id}"
 
         def end_all(client: SyncPrefectClient) -> None:
-            for run in self._due(client)[keep:]:
+            for run in self._due(client, asked_before)[keep:]:
                 client.set_flow_run_state(run.id, Cancelled(name="Coalesced", message=why), force=True)
 
         _ask("coalesce the waiting runs", end_all)
 
-    def _due(self, client: SyncPrefectClient) -> list[FlowRun]:
+    def _due(self, client: SyncPrefectClient, asked_before: datetime) -> list[FlowRun]:
         """Newest first."""
         from prefect.client.schemas.filters import FlowRunFilter
         from prefect.client.schemas.sorting import FlowRunSort
 
-        now = datetime.now(UTC).isoformat()
         due = FlowRunFilter.model_validate(
             {
                 "deployment_id": {"any_": [str(self.deployment_id)]},
                 "state": {"type": {"any_": ["SCHEDULED"]}},
-                "expected_start_time": {"before_": now},
+                "expected_start_time": {"before_": asked_before.isoformat()},
             }
         )
         runs = client.read_flow_runs(flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=100)
