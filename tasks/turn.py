@@ -2,8 +2,8 @@
 
 The fleet's own lock (``LiveFleet.exclusive``) keeps two ticks from acting at once, whatever started them. Prefect's
 concurrency limit of one keeps a second run from starting at all; it waits. Here the waiting runs are coalesced: while a
-tick acts, the newest run that waits stands for all that wait; and once it is done, the runs that were asked for before it
-observed are done with too, since it has seen what they were to look at. So at most one waits, and none is lost.
+tick acts, the newest run that waits stands for all that wait; and once it is done, the runs that were asked for before
+it observed are done with too, since it has seen what they were to look at. So at most one waits, and none is lost.
 """
 
 from __future__ import annotations

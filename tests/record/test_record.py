@@ -1,0 +1,142 @@
+"""What a tick leaves behind: words, pictures and metrics, from plain values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from prometheus_client import generate_latest
+
+from tasks.decision import (
+    Assignment,
+    Forecast,
+    Hold,
+    Outcome,
+    Placement,
+    Plan,
+    Reason,
+    Result,
+    Sizing,
+    Step,
+    StepKind,
+    Tick,
+)
+from tasks.record.metrics import load_failures, registry
+from tasks.record.picture import demand_svg, placement_svg
+from tasks.record.words import demand_rows, one_line, placement_rows, summary
+from tasks.world import LoadFailure, Unknown
+from tests.worlds import NOW, observation
+
+WHY = Reason("demand", "40.0 req/s / 18.0 a copy within 50 ms at p95 -> 3 copies")
+KEPT = Reason("kept", "already there")
+
+
+def a_tick(results: tuple[Result, ...] = (Result.DONE, Result.DONE), mode: str = "apply") -> Tick:
+    load = Step(1, StepKind.LOAD, WHY, model="b", replica="small-1")
+    route = Step(2, StepKind.ROUTE, WHY, model="b", replica="small-1", needs=(1,))
+    return Tick(
+        mode=mode,
+        observation=observation(),
+        forecasts=(
+            Forecast("a", 10.0, 20.0, 60.0, "last_value"),
+            Forecast("b", 20.0, 40.0, 60.0, "last_value"),
+            Forecast("c", None, None, 60.0, "unknown"),
+        ),
+        sizings=(
+            Sizing("a", 2, 20.0, {"small": 18.0}, Reason("demand", "20.0 / 18.0 -> 2")),
+            Sizing("b", 2, 40.0, {"small": 18.0}, WHY),
+            Sizing("c", 0, None, {"small": 18.0}, Reason("demand_unknown", "no sample for 70 s")),
+        ),
+        placement=Placement(
+            tuple(Assignment(m, r, KEPT) for m, r in (("a", "small-0"), ("b", "small-1"))), {"small": 2}
+        ),
+        plan=Plan((load, route), (Hold("replica:small-1", Reason("busy", "c is loading")),)),
+        outcomes=tuple(Outcome(s, r, 1.5, at=NOW + 1) for s, r in zip((load, route), results, strict=False)),
+        seconds_by_phase={"observe": 0.2, "size": 0.001, "decide": 0.01, "act": 3.0},
+    )
+
+
+def test_one_line_says_what_was_done_why_what_is_held_and_how_long_it_took() -> None:
+    line = one_line(a_tick())
+    assert line == (
+        "steps: 1 load, 1 route · b 1 → 2 (40.0 req/s / 18.0 a copy within 50 ms at p95 -> 3 copies)"
+        " · held: 1 busy · observe 0.20 s, decide 0.01 s, act 3.00 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tick", "says"),
+    [
+        (a_tick(()), "plan only: 2 steps, 1 loads and unloads"),
+        (a_tick((Result.FAILED, Result.SKIPPED)), "steps: none, 1 failed, 1 skipped"),
+        (replace(a_tick(), plan=Plan(), outcomes=()), "steady, no step"),
+    ],
+)
+def test_deeds(tick: Tick, says: str) -> None:
+    assert one_line(tick).startswith(says)
+
+
+def test_what_could_not_be_read_is_said_in_the_line_and_on_the_page() -> None:
+    seen = replace(observation(), unknown=(Unknown("prometheus", "connection refused"),))
+    tick = replace(a_tick(), observation=seen)
+    assert "unknown: prometheus (connection refused)" in one_line(tick)
+    assert "- **prometheus**: connection refused" in summary(tick)
+
+
+def test_page_tells_changes_holds_steps_and_the_unknown_forecast() -> None:
+    page = summary(a_tick())
+    assert "- **b 1 → 2 copies** — `demand`: 40.0 req/s / 18.0" in page
+    assert "| replica:small-1 | busy | c is loading |" in page
+    assert "| load b small-1 | demand |" in page
+    assert "3 copies serve (every model in every replica: 6)" in page
+    assert page.count("data:image/svg+xml;base64,") == 2
+
+
+def test_pictures_are_well_formed_and_name_every_replica_and_forecast() -> None:
+    placement, demand = placement_svg(a_tick()), demand_svg(a_tick())
+    words = "".join(ElementTree.fromstring(placement).itertext())
+    assert "small-0" in words
+    assert "300 of 500 MB" in words, "a 100 MB and b 200 MB"
+    assert "c: unknown" in "".join(ElementTree.fromstring(demand).itertext())
+    assert len(placement) + len(demand) < 20_000
+
+
+def test_tables_name_every_model_and_every_copy() -> None:
+    assert [row["model"] for row in demand_rows(a_tick())] == ["a", "b", "c"]
+    assert demand_rows(a_tick())[2]["upper"] == "unknown"
+    by_copy = {(row["model"], row["replica"]): row for row in placement_rows(a_tick())}
+    assert by_copy["b", "small-1"]["now"] == "not there"
+    assert by_copy["a", "small-1"]["should be"] == "gone"
+
+
+def test_metrics_of_a_tick() -> None:
+    text = generate_latest(registry(a_tick())).decode()
+    for line in (
+        'triton_placement_copies_wanted{model="b"} 2.0',
+        'triton_placement_copies_ready{model="a"} 2.0',
+        'triton_placement_memory_used_bytes{pool="small",replica="small-0"} 3e+08',
+        'triton_placement_steps{kind="load",result="done"} 1.0',
+        'triton_placement_holds{code="busy",subject="replica:small-1"} 1.0',
+        "triton_placement_tick_timestamp_seconds 1.8e+09",
+    ):
+        assert line in text
+    assert 'forecast_upper_rps{model="c"}' not in text, "unknown is not zero"
+
+
+FAILED_TWICE = LoadFailure("b", "small-1", 2, NOW - 100)
+
+
+@pytest.mark.parametrize(
+    ("before", "result", "after"),
+    [
+        ((), Result.FAILED, [LoadFailure("b", "small-1", 1, NOW + 1)]),
+        ((FAILED_TWICE,), Result.FAILED, [LoadFailure("b", "small-1", 3, NOW + 1)]),
+        ((FAILED_TWICE,), Result.DONE, []),
+        ((FAILED_TWICE,), Result.SKIPPED, [FAILED_TWICE]),
+        ((replace(FAILED_TWICE, last_at=NOW - 4000),), Result.SKIPPED, []),
+    ],
+)
+def test_load_failures_in_a_row(before: tuple[LoadFailure, ...], result: Result, after: list[LoadFailure]) -> None:
+    tick = replace(a_tick((result,)), observation=replace(observation(), load_failures=before))
+    assert load_failures(tick) == after
