@@ -1,0 +1,204 @@
+"""What Prometheus knows: demand, traffic a copy, what past ticks wanted, and loads that failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from tasks.clients.prometheus import Prometheus, PrometheusError
+from tasks.config import Config
+from tasks.observe.copies import Suspect
+from tasks.world import (
+    DEMAND_COLUMNS,
+    TRAFFIC_COLUMNS,
+    WANTED_COLUMNS,
+    LoadFailure,
+    Unknown,
+    empty_frame,
+)
+
+FAILURES = 2
+"""More than one: a single odd request is not a broken copy."""
+NOT_THE_COPYS = "CANCELED|REJECTED"
+"""Reasons of failures that are the client's, or a full queue's."""
+
+ByCopy = dict[tuple[str, str], float]
+"""A number by model and replica."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """What was read; without arguments: nothing."""
+
+    demand: pd.DataFrame = field(default_factory=lambda: empty_frame(DEMAND_COLUMNS))
+    traffic: pd.DataFrame = field(default_factory=lambda: empty_frame(TRAFFIC_COLUMNS))
+    wanted: pd.DataFrame = field(default_factory=lambda: empty_frame(WANTED_COLUMNS))
+    load_failures: tuple[LoadFailure, ...] = ()
+    age_s_by_source: Mapping[str, float] = field(default_factory=dict)
+    suspects: tuple[Suspect, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
+
+
+def read_series(url: str, config: Config, models: list[str], now: float) -> Series:
+    """Ask everything at the same time. A query that fails leaves its part out, and says so in ``unknown``."""
+    metrics, limits = config.metrics, config.limits
+    demand_query = metrics.demand_query.replace("{window}", _duration(metrics.window_s))
+    span_s = metrics.window_s / 2
+    instant = _traffic_queries(metrics.window_s) | _suspect_queries(span_s) | _FAILURE_QUERIES | _TIME_QUERIES
+    with Prometheus(url) as prometheus, ThreadPoolExecutor(8, thread_name_prefix="prometheus") as pool:
+        demand = pool.submit(prometheus.history, demand_query, now, metrics.history_s, metrics.step_s)
+        wanted = pool.submit(prometheus.history, _WANTED, now, limits.stabilisation_s, limits.interval_s / 2)
+        asked = {name: pool.submit(prometheus.instant, query, now) for name, query in instant.items()}
+    errors = [str(e) for answer in (demand, wanted, *asked.values()) if (e := _error(answer)) is not None]
+    values = {name: _by_copy(_frame(answer)) for name, answer in asked.items()}
+    series = Series(
+        traffic=_traffic(values),
+        wanted=wanted_frame(_frame(wanted)),
+        load_failures=_load_failures(values),
+        age_s_by_source={f"traffic:{replica}": now - at for (_, replica), at in values["sampled_at"].items()},
+        suspects=_suspects(values, span_s),
+        unknown=tuple(Unknown("prometheus", error) for error in dict.fromkeys(errors)),
+    )
+    if _error(demand) is not None:
+        return series
+    history = demand_frame(demand.result(), models, now, metrics.step_s, metrics.history_s)
+    ages = demand_ages(history, now)
+    return replace(
+        series,
+        demand=history,
+        age_s_by_source={**series.age_s_by_source, **ages},
+        unknown=(*series.unknown, *stale(ages, models, limits.stale_s, metrics.history_s)),
+    )
+
+
+def _error(answer: Future[pd.DataFrame]) -> PrometheusError | None:
+    """Why there is no answer. Anything but a Prometheus error is a bug, and raised."""
+    error = answer.exception()
+    if error is None or isinstance(error, PrometheusError):
+        return error
+    raise error
+
+
+def _frame(answer: Future[pd.DataFrame]) -> pd.DataFrame:
+    """The answer, without rows if there is none."""
+    return pd.DataFrame({"value": np.array([], dtype=float)}) if _error(answer) is not None else answer.result()
+
+
+_WANTED = "max by (model) (triton_placement_copies_wanted)"
+_FAILURE_QUERIES = {
+    "load_failures": "max by (model, replica) (triton_placement_load_failures)",
+    "load_failed_at": "max by (model, replica) (triton_placement_load_failed_timestamp_seconds)",
+}
+_TIME_QUERIES = {"sampled_at": "max by (replica) (timestamp(nv_inference_request_success))"}
+
+
+def _traffic_queries(window_s: float) -> dict[str, str]:
+    def rate(metric: str) -> str:
+        return f"sum by (model, replica) (rate({metric}[{_duration(window_s)}]))"
+
+    compute = [f"nv_inference_compute_{part}_duration_us" for part in ("input", "infer", "output")]
+    return {
+        "served_rps": rate("nv_inference_request_success"),
+        "failed_rps": rate("nv_inference_request_failure"),
+        "queue_us": rate("nv_inference_queue_duration_us"),
+        "service_us": " + ".join(rate(metric) for metric in compute),
+    }
+
+
+def _suspect_queries(span_s: float) -> dict[str, str]:
+    """Half a window is enough to judge, and shows a copy that broke the sooner."""
+    span = _duration(span_s)
+    own = f'nv_inference_request_failure{{reason!~"{NOT_THE_COPYS}"}}'
+    return {
+        "failed": f"sum by (model, replica) (increase({own}[{span}]))",
+        "served": f"sum by (model, replica) (increase(nv_inference_request_success[{span}]))",
+    }
+
+
+def demand_frame(answer: pd.DataFrame, models: list[str], now: float, step_s: float, history_s: float) -> pd.DataFrame:
+    """Every model at every bin of the history, NaN where nothing was observed. Columns ``DEMAND_COLUMNS``."""
+    bins = math.ceil(history_s / step_s)
+    times = now - step_s * np.arange(bins, -1, -1)
+    values = np.full((len(models), bins + 1), np.nan)
+    if len(answer) and "model" in answer:
+        answer = answer[answer["model"].isin(models)]
+        row = answer["model"].map({model: i for i, model in enumerate(models)}).to_numpy(dtype=int)
+        column = np.rint((answer["time"].to_numpy() - times[0]) / step_s).astype(int)
+        values[row, column] = answer["value"].to_numpy()
+    return pd.DataFrame(
+        {
+            "time": np.tile(times, len(models)),
+            "model": pd.Series(np.repeat(np.array(models, dtype=object), bins + 1), dtype=object),
+            "demand_rps": values.ravel(),
+        }
+    )
+
+
+def wanted_frame(answer: pd.DataFrame) -> pd.DataFrame:
+    """Copies wanted by past ticks, one row where there was one. Columns ``WANTED_COLUMNS``."""
+    if "model" not in answer:
+        return empty_frame(WANTED_COLUMNS)
+    frame = answer.rename(columns={"value": "copies"}).dropna(subset=["copies"])
+    return frame.sort_values(["model", "time"], ignore_index=True)[list(WANTED_COLUMNS)]
+
+
+def _by_copy(answer: pd.DataFrame) -> ByCopy:
+    """The answer's values by model and replica; a label that a series does not have is empty."""
+    labels = [answer[label].fillna("") if label in answer else [""] * len(answer) for label in ("model", "replica")]
+    return {(str(model), str(replica)): float(v) for model, replica, v in zip(*labels, answer["value"], strict=True)}
+
+
+def _traffic(values: Mapping[str, ByCopy]) -> pd.DataFrame:
+    """Mean time = time spent a second / requests a second, microseconds to milliseconds; NaN without requests."""
+    nan = math.nan
+    rows = []
+    for copy in sorted(values["served_rps"]):
+        served = values["served_rps"][copy]
+        times = (values[name].get(copy, nan) / served / 1000 if served else nan for name in ("queue_us", "service_us"))
+        rows.append((*copy, served, values["failed_rps"].get(copy, nan), *times))
+    return pd.DataFrame(rows, columns=list(TRAFFIC_COLUMNS)) if rows else empty_frame(TRAFFIC_COLUMNS)
+
+
+def _suspects(values: Mapping[str, ByCopy], span_s: float) -> tuple[Suspect, ...]:
+    """Copies of which more requests failed than were served."""
+    return tuple(
+        Suspect(*copy, failed, served, span_s)
+        for copy, failed in values["failed"].items()
+        if failed >= FAILURES and failed > (served := values["served"].get(copy, 0.0))
+    )
+
+
+def _load_failures(values: Mapping[str, ByCopy]) -> tuple[LoadFailure, ...]:
+    at = values["load_failed_at"]
+    failures = values["load_failures"].items()
+    return tuple(LoadFailure(*copy, int(count), at[copy]) for copy, count in failures if count > 0 and copy in at)
+
+
+def demand_ages(demand: pd.DataFrame, now: float) -> dict[str, float]:
+    """Seconds since the newest bin with a value. A rate still answers up to a window after its last sample."""
+    newest = demand.dropna(subset=["demand_rps"]).groupby("model")["time"].max()
+    return {f"demand:{model}": float(now - time) for model, time in newest.items()}
+
+
+def stale(ages: Mapping[str, float], models: list[str], limit_s: float, history_s: float) -> tuple[Unknown, ...]:
+    """Prometheus as a whole when no model has a fresh sample, else each model that has none."""
+    age = {model: ages.get(f"demand:{model}", math.inf) for model in models}
+    if models and min(age.values()) > limit_s:
+        return (Unknown("prometheus", _too_old(min(age.values()), limit_s, history_s)),)
+    return tuple(Unknown(f"model:{m}", _too_old(a, limit_s, history_s)) for m, a in age.items() if a > limit_s)
+
+
+def _too_old(age_s: float, limit_s: float, history_s: float) -> str:
+    if math.isinf(age_s):
+        return f"no demand sample in the last {history_s:g} s: check metrics.demand_query and the gateway's scrape"
+    return f"newest demand sample is {age_s:.0f} s old, limit {limit_s:g} s"
+
+
+def _duration(seconds: float) -> str:
+    """As PromQL writes it."""
+    return f"{round(seconds * 1000)}ms"
