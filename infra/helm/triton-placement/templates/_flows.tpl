@@ -1,0 +1,47 @@
+{{/* A pod that runs the project's code: its account, if it talks to Kubernetes, and its volumes. */}}
+{{- define "flows-pod" -}}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- with .account }}
+serviceAccountName: {{ include "name" (dict "root" $.root "of" .) }}
+{{- end }}
+automountServiceAccountToken: {{ ne .account "" }}
+securityContext:
+  {{- include "pod-security" 1000 | nindent 2 }}
+{{- with .own.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .own.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+volumes:
+  - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
+  - {name: control, secret: {secretName: {{ include "control-secret" .root }}, defaultMode: 0440}}
+  - {name: config, configMap: {name: {{ include "name" (dict "root" .root "of" "config") }}}}
+{{- end -}}
+
+{{- define "flows-container" -}}
+{{ include "image" .root.Values.image }}
+env:
+  - {name: PREFECT_API_URL, value: {{ .root.Values.prefect.apiUrl | quote }}}
+  - {name: PREFECT_HOME, value: /tmp/prefect}
+  - {name: HOME, value: /tmp}
+  - {name: DO_NOT_TRACK, value: "1"}
+  - {name: WORK_POOL, value: {{ .root.Values.prefect.workPool | quote }}}
+  - {name: INTERVAL_S, value: {{ (.root.Values.placement.limits | default dict).interval_s | default 30 | int | quote }}}
+  - {name: TRITON_CONTROL_SECRET_FILE, value: /etc/triton-control/control}
+  {{- with .own.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .root.Values.prefect.existingSecret }}
+envFrom: [{secretRef: {name: {{ . }}}}]
+{{- end }}
+resources: {{ toJson (.own.resources | default dict) }}
+securityContext:
+  {{- include "container-security" .root | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  - {name: config, mountPath: /etc/triton-placement, readOnly: true}
+  - {name: control, mountPath: /etc/triton-control, readOnly: true}
+{{- end -}}
