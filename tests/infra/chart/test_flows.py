@@ -1,0 +1,88 @@
+"""The flows' own pods, and how Prometheus and Grafana find what there is to see."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from tests.infra.chart.rendering import CHART, NAMES, release, values
+
+
+def environment(name: str, pod: str) -> dict[str, str]:
+    container = release(name).pods()[pod]["spec"]["containers"][0]
+    return {v["name"]: v["value"] for v in container["env"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_worker_is_long_lived_and_runs_processes(name: str) -> None:
+    container = release(name).pods()["demo-worker"]["spec"]["containers"][0]
+    command = " ".join(container["command"])
+    assert command.startswith("prefect worker start --type process --pool ")
+    assert environment(name, "demo-worker")["PREFECT_API_URL"] == values(name)["prefect"]["apiUrl"]
+
+
+def test_the_hook_registers_the_pool_and_the_schedule_of_the_limits() -> None:
+    job = release("gpu-objectstore").one("Job", "demo-register")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
+    script = job["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    assert "work-pool create --overwrite --type process" in script
+    assert "deploy --name kubernetes" in script
+    assert environment("gpu-objectstore", "demo-register")["INTERVAL_S"] == "20"
+    assert environment("gpu-objectstore", "demo-register")["WORK_POOL"] == "triton"
+    assert environment("kind-cpu", "demo-register")["INTERVAL_S"] == "30"
+
+
+def test_the_secret_comes_as_a_file_and_credentials_as_their_own() -> None:
+    container = release("gpu-objectstore").pods()["demo-worker"]["spec"]["containers"][0]
+    mounts = {m["mountPath"]: m["name"] for m in container["volumeMounts"]}
+    where = environment("gpu-objectstore", "demo-worker")["TRITON_CONTROL_SECRET_FILE"]
+    assert where.startswith("/etc/triton-control/")
+    assert "/etc/triton-control" in mounts
+    assert container["envFrom"] == [{"secretRef": {"name": "prefect-credentials"}}]
+
+
+def test_what_can_be_left_out_is_left_out() -> None:
+    assert set(release("no-operator").pods()) == {"demo-t4", "demo-worker"}
+
+
+def test_the_pod_monitor_gives_the_labels_that_the_dashboard_asks_for() -> None:
+    monitor = release("kind-cpu").one("PodMonitor", "demo-triton")
+    endpoint = monitor["spec"]["podMetricsEndpoints"][0]
+    assert {r["targetLabel"] for r in endpoint["relabelings"]} == {"replica", "pool"}
+    assert endpoint["port"] in {p["name"] for p in _triton_ports()}
+    (source,) = (r["sourceLabels"][0] for r in endpoint["relabelings"] if r["targetLabel"] == "pool")
+    labels = release("kind-cpu").replicas()["demo-small"]["metadata"]["labels"]
+    (label,) = (key for key in labels if key.endswith("/pool"))
+    assert source == "__meta_kubernetes_pod_label_" + "".join(c if c.isalnum() else "_" for c in label)
+
+
+def _triton_ports() -> list[dict[str, object]]:
+    ports: list[dict[str, object]] = release("kind-cpu").replicas()["demo-small"]["spec"]["containers"][0]["ports"]
+    return ports
+
+
+def test_pushed_metrics_keep_their_labels() -> None:
+    monitor = release("kind-cpu").one("PodMonitor", "demo-pushgateway")
+    assert monitor["spec"]["podMetricsEndpoints"][0]["honorLabels"] is True
+
+
+def test_without_the_operator_pods_are_annotated() -> None:
+    annotations = release("no-operator").replicas()["demo-t4"]["metadata"]["annotations"]
+    ports = {p["name"]: p["containerPort"] for p in _triton_ports()}
+    assert annotations["prometheus.io/port"] == str(ports["metrics"])
+
+
+def test_rules_and_dashboard_arrive_as_they_are() -> None:
+    rule = release("kind-cpu").one("PrometheusRule", "demo-alerts")
+    assert rule["spec"] == yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
+    board = release("kind-cpu").one("ConfigMap", "demo-dashboard")
+    assert json.loads(board["data"]["triton-placement.json"])["uid"] == "triton-placement"
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_the_operators_objects_carry_the_labels_that_select_them() -> None:
+    made = release("claim-strict")
+    for item in [*made.of("PodMonitor"), *made.of("PrometheusRule")]:
+        assert item["metadata"]["labels"]["release"] == "prometheus"
