@@ -91,7 +91,7 @@ class Triton:
 
     def index(self) -> dict[str, ModelStatus]:
         """State of every model in the repository, by name."""
-        answer = self._call("get_model_repository_index", "")
+        answer = self._call("get_model_repository_index")
         status: dict[str, ModelStatus] = {}
         for line in answer.get("models", []) if isinstance(answer, dict) else answer:
             new = ModelStatus(line.get("state", ""), line.get("reason", ""))
@@ -114,13 +114,13 @@ class Triton:
     def statistics(self) -> dict[str, Statistics]:
         """Counters of every loaded model, summed over its versions."""
         lines_by_model: dict[str, list[dict[str, Any]]] = {}
-        for line in self._call("get_inference_statistics", "").get("model_stats", []):
+        for line in self._call("get_inference_statistics").get("model_stats", []):
             lines_by_model.setdefault(line["name"], []).append(line)
         return {model: _statistics(lines) for model, lines in lines_by_model.items()}
 
-    def _call(self, method: str, model: str, timeout_s: float | None = None) -> Any:
+    def _call(self, method: str, model: str | None = None, timeout_s: float | None = None) -> Any:
         """One call, its answer as Python values, its errors as one."""
-        if model and not re.fullmatch(NAME, model):
+        if model is not None and not re.fullmatch(NAME, model):
             raise TritonError(f"{self._where(model)}: not a name that may go into a URL (allowed: {NAME})")
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         arguments: dict[str, Any] = {"model_name": model} if model else {}
@@ -135,13 +135,13 @@ class Triton:
         except Exception as error:  # the clients raise their own, gevent's, socket's and the interpreter's errors
             raise self._translated(error, method, model, timeout_s) from error
 
-    def _translated(self, error: Exception, method: str, model: str, timeout_s: float) -> TritonError:
+    def _translated(self, error: Exception, method: str, model: str | None, timeout_s: float) -> TritonError:
         text = str(getattr(error, "message", lambda: None)() or error or type(error).__name__)
         if "Deadline Exceeded" in text or isinstance(error, TimeoutError):
             return TritonTimeoutError(f"{self._where(model)}: {method} has no answer after {timeout_s:g} s")
         return TritonError(f"{self._where(model)}: {text.strip().splitlines()[0][:CAUSE_CHARS]}")
 
-    def _where(self, model: str) -> str:
+    def _where(self, model: str | None) -> str:
         where = f"replica {self._replica.name} ({self._replica.grpc or self._replica.http})"
         return f"{where}, model {model}" if model else where
 
