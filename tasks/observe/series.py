@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from tasks.world import (
 
 FAILURES = 2
 """More than one: a single odd request is not a broken copy."""
+LATE = 3 / 8
+"""Share of a window without a sample: of its four scrapes or more, one may be late, none missing."""
 NOT_THE_COPYS = "CANCELED|REJECTED"
 """Reasons of failures that are the client's, or a full queue's."""
 
@@ -47,7 +50,7 @@ class Series:
 def read_series(url: str, config: Config, models: list[str], now: float) -> Series:
     """Ask everything at the same time. A query that fails leaves its part out, and says so in ``unknown``."""
     metrics, limits = config.metrics, config.limits
-    demand_query = metrics.demand_query.replace("{window}", _duration(metrics.window_s))
+    demand_query = covered(metrics.demand_query, metrics.window_s)
     span_s = metrics.window_s / 2
     instant = _traffic_queries(metrics.window_s) | _suspect_queries(span_s) | _FAILURE_QUERIES | _TIME_QUERIES
     with Prometheus(url) as prometheus, ThreadPoolExecutor(8, thread_name_prefix="prometheus") as pool:
@@ -120,6 +123,21 @@ def _suspect_queries(span_s: float) -> dict[str, str]:
     }
 
 
+def covered(query: str, window_s: float) -> str:
+    """The demand query with its window filled in, answered only where samples cover the window.
+
+    Where scrapes stop or begin, ``rate`` divides what it saw of a window by all of it: demand would seem to fall. So
+    both ends of the window must have a sample of the metric in front of ``[{window}]``, of any of its series.
+    """
+    filled = query.replace("{window}", _duration(window_s))
+    metric = re.search(r"([a-zA-Z_:][\w:]*(?:\{[^{}]*\})?)\[\{window\}\]", query)
+    if metric is None:
+        return filled
+    ends = ((metric[1], 0.0), (f"{metric[1]} offset {_duration(window_s)}", window_s))
+    fresh = (f"(time() - {before_s:g} - max(timestamp({sample})) <= {LATE * window_s:g})" for sample, before_s in ends)
+    return " and on() ".join((f"({filled})", *fresh))
+
+
 def demand_frame(answer: pd.DataFrame, models: list[str], now: float, step_s: float, history_s: float) -> pd.DataFrame:
     """Every model at every bin of the history, NaN where nothing was observed. Columns ``DEMAND_COLUMNS``."""
     bins = math.ceil(history_s / step_s)
@@ -180,7 +198,7 @@ def _load_failures(values: Mapping[str, ByCopy]) -> tuple[LoadFailure, ...]:
 
 
 def demand_ages(demand: pd.DataFrame, now: float) -> dict[str, float]:
-    """Seconds since the newest bin with a value. A rate still answers up to a window after its last sample."""
+    """Seconds since the newest bin with a value, which is up to ``LATE`` windows after its newest sample."""
     newest = demand.dropna(subset=["demand_rps"]).groupby("model")["time"].max()
     return {f"demand:{model}": float(now - time) for model, time in newest.items()}
 
