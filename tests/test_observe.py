@@ -352,9 +352,7 @@ def test_a_killed_stub_is_failing_until_it_is_repaired(tmp_path: Path) -> None:
         assert confirmed_failing(window, (server.replica,)) == {
             ("echo", "small-0"): "3 of 4 requests failed in 10 s",
         }
-        triton.unload("echo")
-        while triton.index()["echo"].state != "UNAVAILABLE":
-            time.sleep(0.05)
+        triton.unload("echo")  # never ends: the process died while it was asked
         triton.load("echo", 30)
         assert server.infer("echo") == 200
         assert confirmed_failing(window, (server.replica,)) == {}

@@ -12,7 +12,7 @@ from tasks.act.order import NotNeededError
 from tasks.clients.triton import ModelStatus, Triton, TritonError, TritonTimeoutError
 from tasks.decision import Step, StepKind
 from tasks.fleets import LiveFleet
-from tasks.world import Copy, Observation, Replica, ReplicaState
+from tasks.world import Observation, Replica, ReplicaState
 
 POLL_S = 0.1
 """Between two looks at the index: a read takes about a millisecond."""
@@ -27,6 +27,9 @@ LEAST_LOAD_S = 20.0
 """Declared load times may be very short, the server's other loads and its start-up are not."""
 UNLOAD_S = 60.0
 """Requests in flight and in the queue are answered first."""
+
+STUCK_S = 5.0
+"""An unload of a failing copy that takes longer will not end: one that ends takes one to two seconds."""
 
 FILLED = ("READY", "LOADING", "UNLOADING")
 """States in which a model takes memory."""
@@ -140,9 +143,18 @@ class Hands:
             return ALREADY
         if state != "UNLOADING":
             triton.unload(step.model)
-        deadline = time.monotonic() + UNLOAD_S
-        _wait_for(triton, step.model, lambda s: s.state not in FILLED, deadline, "unloaded")
+        if self._is_failing(step.model, step.replica) and not _is_gone_within(triton, step.model, STUCK_S):
+            return self._unload_stuck(triton, step)
+        _wait_for(triton, step.model, _is_gone, time.monotonic() + UNLOAD_S, "unloaded")
         return ""
+
+    def _unload_stuck(self, triton: Triton, step: Step) -> str:
+        """The unload of a model whose process died while it was asked never ends, yet a load starts a new process, and
+        its unload does end."""
+        triton.load(step.model, self._load_s(step))
+        triton.unload(step.model)
+        _wait_for(triton, step.model, _is_gone, time.monotonic() + UNLOAD_S, "unloaded")
+        return f"still UNLOADING after {STUCK_S:g} s, its process is dead: loaded anew and unloaded"
 
     def _scale_down(self, step: Step) -> str:
         replica = {r.name: r for r in self._live.replicas()}.get(step.replica)
@@ -181,17 +193,16 @@ class Hands:
 
     def _is_serving(self, model: str, name: str) -> bool:
         """Whether requests sent to the copy are answered, as far as Triton and the last observation can tell."""
-        if any(self._is(copy, model, name) and copy.is_failing for copy in self._observation.fleet.copies):
-            return False
         replica = {r.name: r for r in self._live.replicas()}.get(name)
+        if replica is None or self._is_failing(model, name):
+            return False
         try:
-            return replica is not None and self._reach(replica).is_ready(model)
+            return self._reach(replica).is_ready(model)
         except TritonError:
             return False
 
-    @staticmethod
-    def _is(copy: Copy, model: str, replica: str) -> bool:
-        return copy.model == model and copy.replica == replica
+    def _is_failing(self, model: str, replica: str) -> bool:
+        return any(copy.model == model and copy.is_failing for copy in self._observation.fleet.copies_in(replica))
 
     def _has_demand(self, model: str) -> bool:
         """Unless the newest known demand is none at all: unknown is not zero."""
@@ -204,6 +215,18 @@ class Hands:
         model, replica = fleet.model_by_name.get(step.model), fleet.replica_by_name.get(step.replica)
         need = model.need_by_gpu_type.get(replica.gpu_type) if model and replica else None
         return max(LEAST_LOAD_S, LOAD_PATIENCE * need.load_s) if need else LEAST_LOAD_S
+
+
+def _is_gone(status: ModelStatus) -> bool:
+    return status.state not in FILLED
+
+
+def _is_gone_within(triton: Triton, model: str, seconds: float) -> bool:
+    try:
+        _wait_for(triton, model, _is_gone, time.monotonic() + seconds, "unloaded")
+    except StepError:
+        return False
+    return True
 
 
 def _answered(triton: Triton, model: str) -> int:

@@ -1,0 +1,315 @@
+"""act: the order of steps with plain functions, and what each step does with a real Triton."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.act import act
+from tasks.act.order import NotNeededError, run
+from tasks.clients.triton import Triton
+from tasks.config import Config
+from tasks.decision import Outcome, Plan, Reason, Result, Step, StepKind
+from tasks.world import Copy, CopyState, Fleet, Observation, Replica, ReplicaState
+from tests.memory_fleet import MemoryFleet
+from tests.triton_server import TritonServer, free_ports, triton_server
+
+DONE, FAILED, SKIPPED = Result.DONE, Result.FAILED, Result.SKIPPED
+WHY = Reason("placed", "for the test")
+
+
+def load(step: int, replica: str, *needs: int) -> Step:
+    return Step(step, StepKind.LOAD, WHY, "echo", replica, needs=needs)
+
+
+def execute(
+    steps: tuple[Step, ...],
+    do: Callable[[Step], str],
+    act_s: float = 30,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[int, Outcome]:
+    heard: list[Outcome] = []
+    outcomes = run(steps, do, act_s, should_stop, heard.append)
+    assert [outcome.step for outcome in outcomes] == list(steps)  # one each, in the plan's order
+    assert sorted(outcome.step.id for outcome in heard) == sorted(outcome.step.id for outcome in outcomes)
+    return {outcome.step.id: outcome for outcome in outcomes}
+
+
+# --- the order
+
+
+def test_nothing_to_do() -> None:
+    assert execute((), lambda _: "") == {}
+
+
+def test_a_step_starts_when_what_it_needs_is_done() -> None:
+    began: list[int] = []
+    steps = (load(3, "c", 1, 2), load(1, "a"), load(2, "b", 1))
+    outcomes = execute(steps, lambda step: began.append(step.id) or "well")  # type: ignore[func-returns-value]
+    assert began == [1, 2, 3]
+    assert [outcomes[i].detail for i in (1, 2, 3)] == ["well"] * 3
+
+
+def test_replicas_work_in_parallel_and_one_step_at_a_time_in_each() -> None:
+    """Three replicas with two steps each: three meet at the barrier twice, and never two of one replica."""
+    barrier = threading.Barrier(3)
+    working: set[str] = set()
+
+    def do(step: Step) -> str:
+        assert step.replica not in working
+        working.add(step.replica)
+        barrier.wait(timeout=5)
+        working.discard(step.replica)
+        barrier.wait(timeout=5)
+        return ""
+
+    steps = tuple(load(i, "abc"[i % 3]) for i in range(6))
+    assert {o.result for o in execute(steps, do).values()} == {DONE}
+
+
+def test_a_failed_step_stops_what_depends_on_it_and_nothing_else() -> None:
+    def do(step: Step) -> str:
+        if step.id == 1:
+            raise OSError("no route to host")
+        return ""
+
+    outcomes = execute((load(1, "a"), load(2, "a", 1), load(3, "b", 2), load(4, "a"), load(5, "b")), do)
+    assert [outcomes[i].result for i in (1, 2, 3, 4, 5)] == [FAILED, SKIPPED, SKIPPED, DONE, DONE]
+    assert outcomes[1].detail == "no route to host"
+    assert outcomes[2].detail == "needs step 1 (load echo a), which is failed"
+    assert outcomes[3].detail == "needs step 2 (load echo a), which is skipped"
+
+
+def test_a_precondition_that_no_longer_holds_is_skipped() -> None:
+    def do(step: Step) -> str:
+        raise NotNeededError("its replica is gone")
+
+    assert [(o.result, o.detail) for o in execute((load(1, "a"),), do).values()] == [(SKIPPED, "its replica is gone")]
+
+
+def test_no_step_starts_when_the_time_is_up_and_what_has_started_is_finished() -> None:
+    def do(step: Step) -> str:
+        time.sleep(0.3)
+        return ""
+
+    outcomes = execute((load(1, "a"), load(2, "a")), do, act_s=0.1)
+    assert [outcomes[i].result for i in (1, 2)] == [DONE, SKIPPED]
+    assert outcomes[1].seconds == pytest.approx(0.3, abs=0.1)
+    assert outcomes[2].detail == "time is up: no step starts later than 0.1 s (limits.act_s)"
+
+
+def test_no_step_starts_once_it_should_stop() -> None:
+    done: list[int] = []
+
+    def do(step: Step) -> str:
+        done.append(step.id)
+        return ""
+
+    outcomes = execute((load(1, "a"), load(2, "a"), load(3, "a")), do, should_stop=lambda: len(done) >= 2)
+    assert [outcomes[i].result for i in (1, 2, 3)] == [DONE, DONE, SKIPPED]
+    assert outcomes[3].detail == "this run may act no more"
+
+
+@pytest.mark.parametrize(
+    ("steps", "why"),
+    [
+        ((load(1, "a", 2), load(2, "b", 1)), "its needs form a circle"),
+        ((load(1, "a", 9),), "needs step 9, which the plan does not have"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_skipped(steps: tuple[Step, ...], why: str) -> None:
+    assert {(o.result, o.detail) for o in execute(steps, lambda _: "").values()} == {(SKIPPED, why)}
+
+
+# --- the steps, with a real Triton
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    with triton_server(tmp_path_factory.mktemp("triton")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    with triton_server(tmp_path_factory.mktemp("triton"), "small-1") as running:
+        yield running
+
+
+CONFIG = Config.model_validate(
+    {
+        "pools": {"small": {"memory": "1GB", "max_replicas": 4}},
+        "models": {name: {"footprint": "10MB", "service_ms": 20} for name in ("echo", "other", "slow", "broken")},
+    }
+)
+
+
+def observation(fleet: MemoryFleet, *copies: Copy, demand_rps: float | None = 10.0) -> Observation:
+    demand = pd.DataFrame({"time": [0.0], "model": ["echo"], "demand_rps": [demand_rps]})
+    return Observation(0.0, Fleet(CONFIG.domain_models(), fleet.pools(), fleet.replicas(), copies), demand)
+
+
+def perform(fleet: MemoryFleet, *steps: str, seen: Observation | None = None) -> list[tuple[Result, str]]:
+    """Each step, written ``KIND MODEL REPLICA``, needs the one before it."""
+    parsed = []
+    for i, text in enumerate(steps):
+        kind, model, where = (*text.split(), "", "")[:3]
+        parsed.append(Step(i, StepKind(kind), WHY, model, where, needs=(i - 1,) if i else ()))
+    return [(o.result, o.detail) for o in act(Plan(tuple(parsed)), fleet, seen or observation(fleet), CONFIG)]
+
+
+@pytest.mark.servers
+def test_a_copy_comes_and_goes(server: TritonServer) -> None:
+    fleet = MemoryFleet(server.replica)
+    assert perform(fleet, "load echo small-0", "route echo small-0") == [(DONE, "")] * 2
+    assert server.infer("echo") == 200
+    assert perform(fleet, "load echo small-0", "route echo small-0") == [(DONE, "already so")] * 2
+    idle = observation(fleet, demand_rps=0.0)
+    going = ("unroute echo small-0", "drain echo small-0", "unload echo small-0")
+    assert perform(fleet, *going, seen=idle) == [(DONE, "")] * 3
+    with Triton(server.replica) as triton:
+        assert triton.index()["echo"].state == "UNAVAILABLE"
+    assert perform(fleet, *going, seen=idle) == [(DONE, "already so"), (DONE, ""), (DONE, "already so")]
+    assert fleet.done == ["route echo small-0", "unroute echo small-0"]
+
+
+@pytest.mark.servers
+def test_a_load_that_another_caller_began_is_waited_for(server: TritonServer) -> None:
+    fleet = MemoryFleet(server.replica)
+    with Triton(server.replica) as triton:
+        caller = threading.Thread(target=triton.load, args=("slow", 30))
+        caller.start()
+        while triton.index()["slow"].state != "LOADING":
+            time.sleep(0.01)
+        assert perform(fleet, "load slow small-0", "unload slow small-0") == [(DONE, "")] * 2
+        caller.join()
+
+
+@pytest.mark.servers
+def test_a_model_that_does_not_load_fails_with_its_cause(server: TritonServer) -> None:
+    (loaded, routed) = perform(MemoryFleet(server.replica), "load broken small-0", "route broken small-0")
+    assert loaded[0] is FAILED
+    assert "no weights" in loaded[1]
+    assert routed[0] is SKIPPED
+
+
+@pytest.mark.servers
+def test_a_model_that_is_not_ready_is_not_routed(server: TritonServer) -> None:
+    fleet = MemoryFleet(server.replica)
+    assert perform(fleet, "route other small-0") == [(FAILED, "replica small-0 says that other is not ready")]
+    assert fleet.done == []
+
+
+@pytest.mark.servers
+def test_what_is_routed_is_neither_drained_nor_unloaded(server: TritonServer) -> None:
+    fleet = MemoryFleet(server.replica, routes={"echo": ["small-0"]})
+    for step in ("drain echo small-0", "unload echo small-0"):
+        assert perform(fleet, step) == [(SKIPPED, "requests for echo are sent to small-0")]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("demand_rps", [10.0, None], ids=["demand", "unknown"])
+def test_the_last_serving_copy_keeps_its_traffic(server: TritonServer, demand_rps: float | None) -> None:
+    """small-1 is routed too, but nobody is there."""
+    lost = Replica("small-1", "small", "small", 10**9, 1.0, grpc=f"127.0.0.1:{free_ports(1)[0]}")
+    fleet = MemoryFleet(server.replica, lost)
+    perform(fleet, "load echo small-0", "route echo small-0")
+    fleet.routes_now["echo"].add("small-1")
+    seen = observation(fleet, demand_rps=demand_rps)
+    assert perform(fleet, "unroute echo small-0", seen=seen) == [
+        (SKIPPED, "last serving copy of echo, which has demand: kept")
+    ]
+    assert perform(fleet, "unroute echo small-1", seen=seen) == [(DONE, "")]  # it serves nothing
+
+
+@pytest.mark.servers
+def test_two_copies_do_not_go_at_once_each_counting_on_the_other(server: TritonServer, second: TritonServer) -> None:
+    fleet = MemoryFleet(server.replica, second.replica)
+    for name in ("small-0", "small-1"):
+        perform(fleet, f"load echo {name}", f"route echo {name}")
+    steps = tuple(Step(i, StepKind.UNROUTE, WHY, "echo", f"small-{i}") for i in (0, 1))
+    outcomes = act(Plan(steps), fleet, observation(fleet), CONFIG)
+    assert sorted(o.result for o in outcomes) == [DONE, SKIPPED]
+    assert len(fleet.routes()["echo"]) == 1
+
+
+@pytest.mark.servers
+def test_a_copy_that_is_still_asked_is_not_drained(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.act.steps.DRAIN_S", 2.0)
+    fleet = MemoryFleet(server.replica)
+    perform(fleet, "load echo small-0")
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.wait(0.1):
+            server.infer("echo")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        (drained, unloaded) = perform(fleet, "drain echo small-0", "unload echo small-0")
+    finally:
+        is_over.set()
+        asking.join()
+    assert drained[0] is FAILED
+    assert "still asked 2 s after it was unrouted" in drained[1]
+    assert unloaded[0] is SKIPPED
+
+
+@pytest.mark.servers
+def test_a_copy_whose_process_was_killed_is_repaired(tmp_path: Path) -> None:
+    with triton_server(tmp_path) as broken:
+        fleet = MemoryFleet(broken.replica)
+        perform(fleet, "load echo small-0", "route echo small-0")
+        broken.kill_stubs()
+        assert [broken.infer("echo") for _ in range(2)] == [500, 500]
+        seen = observation(fleet, Copy("echo", "small-0", CopyState.READY, is_routed=True, is_failing=True))
+        repair = ("unroute echo small-0", "unload echo small-0", "load echo small-0", "route echo small-0")
+        outcomes = perform(fleet, *repair, seen=seen)
+        assert [result for result, _ in outcomes] == [DONE] * 4
+        assert "its process is dead" in outcomes[1][1]
+        assert broken.infer("echo") == 200
+
+
+@pytest.mark.servers
+def test_only_an_empty_replica_goes(server: TritonServer) -> None:
+    fleet = MemoryFleet(server.replica, routes={"other": ["small-0"]})
+    perform(fleet, "load echo small-0")
+    assert perform(fleet, "scale_down - small-0") == [(SKIPPED, "requests are sent to it: other")]
+    fleet.routes_now.clear()
+    assert perform(fleet, "scale_down - small-0") == [(SKIPPED, "it holds echo")]
+    perform(fleet, "unload echo small-0")
+    assert perform(fleet, "scale_down - small-0") == [(DONE, "")]
+    assert perform(fleet, "scale_down - small-0") == [(DONE, "already so")]
+    assert fleet.done == ["scale_down small-0"]
+
+
+def test_a_pool_grows_to_what_is_asked_and_never_shrinks() -> None:
+    fleet = MemoryFleet()
+    grow = Step(1, StepKind.SCALE_UP, WHY, pool="small", count=2)
+    for detail in ("0 to 2 replicas", "already so"):
+        (outcome,) = act(Plan((grow,)), fleet, observation(fleet), CONFIG)
+        assert (outcome.result, outcome.detail) == (DONE, detail)
+    (outcome,) = act(Plan((replace(grow, count=1),)), fleet, observation(fleet), CONFIG)
+    assert outcome.detail == "already so"
+    assert fleet.done == ["scale_up small 2"]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (None, (SKIPPED, "replica small-0 is no longer there")),
+        (ReplicaState.STARTING, (FAILED, "replica small-0 is starting")),
+        (ReplicaState.LEAVING, (FAILED, "replica small-0 is leaving")),
+        (ReplicaState.UNREACHABLE, (FAILED, "replica small-0 is unreachable")),
+    ],
+)
+def test_nothing_is_loaded_where_it_cannot_be(state: ReplicaState | None, expected: tuple[Result, str]) -> None:
+    fleet = MemoryFleet(*([Replica("small-0", "small", "small", 10**9, 1.0, state)] if state else []))
+    assert perform(fleet, "load echo small-0") == [expected]
