@@ -95,6 +95,10 @@ class Sizing:
     capacity_rps_by_gpu_type: Mapping[str, float]
     """Requests a second that one copy serves within the objective, alone."""
     reason: Reason
+    needed_copies: int | None = None
+    """Copies before anything held them up: what the next ticks' stabilisation remembers. None: ``copies``."""
+    service_ms_by_gpu_type: Mapping[str, float] | None = None
+    """What it is sized with: measured where it can be. None: declared."""
 
     @property
     def is_held(self) -> bool:

@@ -1,0 +1,117 @@
+"""What is known of one model when it is sized, cut out of the observation's frames once for all models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks.decision import Forecast
+from tasks.size.capacity import Capacity, capacities, measured_service_ms
+from tasks.world import CopyState, Fleet, Limits, Model, Observation, ReplicaState
+
+Series = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Times (s) and values, both one element a sample, oldest first; no NaN."""
+NONE: Series = (np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Everything that one model's sizing rests on."""
+
+    model: Model
+    now: float
+    limits: Limits
+    demand_rps: float | None
+    """The forecast's upper quantile; None: unknown."""
+    capacity_by_gpu_type: dict[str, Capacity]
+    current: int
+    """Copies that it has, or had until its replica was lost."""
+    serving: int
+    room: int
+    """Replicas that could exist for it."""
+    demand: Series
+    wanted: Series
+    served_rps: float
+    """By the copies that serve now, together."""
+    queue_ms: float | None
+    """Their mean queue time; None: not observed, or of too few requests."""
+
+    @property
+    def slowest(self) -> Capacity:
+        """Capacity where it is least: a gateway gives the slow copy as many requests as the fast one."""
+        return min(self.capacity_by_gpu_type.values(), key=lambda capacity: capacity.rps)
+
+
+ENOUGH_REQUESTS = 20
+"""Served in an interval: a mean queue time of fewer is a matter of luck."""
+
+
+def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Limits) -> dict[str, Evidence | None]:
+    """By model; None: no pool may hold it."""
+    fleet, measured = observation.fleet, measured_service_ms(observation, limits.stale_s)
+    demand = _by_model(observation.demand, "demand_rps")
+    wanted = _by_model(observation.wanted, "copies")
+    queues = _queues(observation, limits)
+    held = _held(fleet)
+    found: dict[str, Evidence | None] = {}
+    for model in fleet.models:
+        pools = [pool for pool in fleet.pools if model.may_live_in(pool)]
+        if not pools:
+            found[model.name] = None
+            continue
+        forecast = forecasts.get(model.name)
+        served, queue_ms = queues.get(model.name, (0.0, None))
+        found[model.name] = Evidence(
+            model=model,
+            now=observation.now,
+            limits=limits,
+            demand_rps=forecast.upper_rps if forecast else None,
+            capacity_by_gpu_type=capacities(model, {pool.gpu_type for pool in pools}, measured),
+            current=len(held.get(model.name, ())),
+            serving=sum(copy.is_serving for copy in fleet.copies_of(model.name)),
+            room=sum(max(p.max_replicas, p.replicas) if p.is_scaled_by_us else p.replicas for p in pools),
+            demand=demand.get(model.name, NONE),
+            wanted=wanted.get(model.name, NONE),
+            served_rps=served,
+            queue_ms=queue_ms,
+        )
+    return found
+
+
+def _by_model(frame: pd.DataFrame, column: str) -> dict[str, Series]:
+    known = frame.dropna(subset=[column])
+    return {
+        str(model): (rows["time"].to_numpy(dtype=float), rows[column].to_numpy(dtype=float))
+        for model, rows in known.groupby("model", sort=False)
+    }
+
+
+def _held(fleet: Fleet) -> dict[str, set[str]]:
+    """Replicas that hold each model, or did until they were lost: a crash must not look like a wish for fewer."""
+    states = (CopyState.READY, CopyState.LOADING, CopyState.UNKNOWN)
+    found: dict[str, set[str]] = {}
+    for copy in fleet.copies:
+        if copy.state in states or (copy.state is CopyState.ABSENT and copy.is_routed):
+            found.setdefault(copy.model, set()).add(copy.replica)
+    return found
+
+
+def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float, float | None]]:
+    """Requests a second and mean queue time (ms) over the copies that serve and that were read lately."""
+    replicas = {r.name for r in observation.fleet.replicas if r.state is ReplicaState.READY}
+    serving = {(c.model, c.replica) for c in observation.fleet.copies if c.is_serving and c.replica in replicas}
+    traffic = observation.traffic.dropna(subset=["served_rps", "queue_ms"])
+    sums: dict[str, tuple[float, float]] = {}
+    columns = (traffic[name].tolist() for name in ("model", "replica", "served_rps", "queue_ms"))
+    for model, replica, served, queue_ms in zip(*columns, strict=True):
+        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", 0.0) <= limits.stale_s
+        if (model, replica) in serving and is_fresh:
+            rps, waited = sums.get(model, (0.0, 0.0))
+            sums[model] = (rps + served, waited + served * queue_ms)
+    return {
+        model: (rps, waited / rps if rps * limits.interval_s >= ENOUGH_REQUESTS else None)
+        for model, (rps, waited) in sums.items()
+    }

@@ -1,0 +1,160 @@
+"""The rules of sizing, one function each: how many copies, and why, from one model's evidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tasks.decision import Reason
+from tasks.size.evidence import Evidence
+
+REACT = 2.0
+"""Times the mean queue time that goes with the objective: the mean of a window's requests varies by about as much as
+itself, and what lies within chance adds no copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Copies, the load that they are for, and why."""
+
+    copies: int
+    demand_rps: float
+    reason: Reason
+
+
+def copies_for(rate_rps: float, capacity_rps: float) -> int:
+    """Every copy gets an equal share of the load and must meet the objective on it: 84 / 31 -> 3 copies.
+
+    Poisson arrivals split at random stay Poisson (Bertsekas and Gallager, *Data Networks*, 2nd ed., 1992, 3.3), so each
+    copy is a station of its own. A gateway that sends to the less busy one does better (Mitzenmacher, *The power of two
+    choices*, 2001): the answer holds for any gateway, and errs towards more copies.
+    """
+    return math.ceil(round(rate_rps / capacity_rps, 9))
+
+
+def by_demand(e: Evidence, demand_rps: float) -> Wish:
+    """Copies that the forecast's upper quantile needs within the objective."""
+    objective, capacity = e.model.objective, e.slowest
+    copies = copies_for(demand_rps, capacity.rps)
+    text = (
+        f"{demand_rps:.1f} req/s at {e.limits.quantile:g} quantile / {capacity.rps:.1f} req/s a copy within "
+        f"{objective.queue_ms:g} ms at p{objective.percentile:g} ({capacity.station.service_s * 1000:.3g} ms "
+        f"{capacity.source}) -> {plural(copies)}"
+    )
+    return Wish(copies, demand_rps, Reason("demand", text))
+
+
+def by_queue(e: Evidence) -> Wish | None:
+    """The reactive rule: the load that the measured mean queue time means, whatever was forecast.
+
+    Mean is compared with mean: the measured one with the formula's at the capacity.
+    """
+    if e.queue_ms is None or not e.serving:
+        return None
+    capacity = e.slowest
+    usual_ms = capacity.station.mean_wait_s(capacity.rps) * 1000
+    if e.queue_ms <= REACT * usual_ms:
+        return None
+    implied_rps = capacity.station.load_at_mean_wait(e.queue_ms / 1000) * e.serving
+    copies = copies_for(implied_rps, capacity.rps)
+    text = (
+        f"mean queue time {e.queue_ms:.0f} ms where the objective allows {usual_ms:.1f} ms means "
+        f"{implied_rps:.1f} req/s on {plural(e.serving)} / {capacity.rps:.1f} req/s a copy -> {plural(copies)}"
+    )
+    return Wish(copies, implied_rps, Reason("queue_over_objective", text))
+
+
+def clamped(e: Evidence, wish: Wish) -> Wish:
+    """Within the policy, and within the replicas that could exist."""
+    model = e.model
+    most = min(model.max_copies, e.room)
+    if wish.copies < model.min_copies:
+        text = f"{_short(wish)}, the policy keeps {model.min_copies}"
+        wish = Wish(model.min_copies, wish.demand_rps, Reason("min_copies", text))
+    if wish.copies > most:
+        limit = (
+            f"the policy allows {most}" if model.max_copies <= e.room else f"no more than {most} replicas can hold it"
+        )
+        return Wish(most, wish.demand_rps, Reason("max_copies", f"{_short(wish)}, {limit}"))
+    return wish
+
+
+def stabilised(e: Evidence, wish: Wish) -> Wish:
+    """Fewer copies than now only with margin, and only after the stabilisation window."""
+    if wish.copies >= e.current:
+        return wish
+    margin_rps = wish.demand_rps * (1 + e.limits.margin)
+    safe = min(copies_for(margin_rps, e.slowest.rps), e.current)
+    window_s, remembered = e.limits.stabilisation_s, remembered_copies(e)
+    if remembered is None:
+        text = f"{_short(wish)}, but what was wanted over {window_s:g} s is not known in full: {plural(e.current)} stay"
+        return Wish(e.current, wish.demand_rps, Reason("window_unknown", text))
+    if min(remembered, e.current) > max(wish.copies, safe):
+        copies = min(remembered, e.current)
+        text = f"{_short(wish)}, but {remembered} were wanted within {window_s:g} s: {plural(copies)} stay"
+        return Wish(copies, wish.demand_rps, Reason("stabilising", text))
+    if safe > wish.copies:
+        text = f"{_short(wish)}, but {margin_rps:.1f} req/s with {e.limits.margin:.0%} margin needs {safe}"
+        return Wish(safe, wish.demand_rps, Reason("no_margin", text))
+    return wish
+
+
+def remembered_copies(e: Evidence) -> int | None:
+    """The most that past ticks wanted within the stabilisation window; None: not known in full."""
+    times, copies = e.wanted
+    window_s, slack_s = e.limits.stabilisation_s, 2 * e.limits.interval_s
+    inside = times >= e.now - window_s
+    if window_s <= 0:
+        return 0
+    if not inside.any() or times[inside][0] > e.now - window_s + slack_s or times[-1] < e.now - slack_s:
+        return None
+    return int(copies[inside].max())
+
+
+def held(e: Evidence) -> tuple[int, Reason]:
+    """Demand is unknown: as many copies as there are, never fewer."""
+    copies = max(e.current, e.model.min_copies)
+    newest = f"newest sample {e.now - e.demand[0][-1]:.0f} s old" if e.demand[0].size else "no sample"
+    return copies, Reason("demand_unknown", f"{newest}, limit {e.limits.stale_s:g} s -> {plural(copies)} held")
+
+
+def asleep(e: Evidence) -> Reason | None:
+    """Why a model is at zero copies by policy: nobody asks, or nobody asked for the idle time. None: it is not."""
+    idle_s = e.model.idle_s
+    if e.model.min_copies > 0:
+        return None
+    if e.current == 0 and _last_request_s_ago(e, min(max(2 * e.limits.interval_s, e.limits.stale_s), idle_s)) is None:
+        return Reason("asleep", "no request, 0 copies by policy")
+    times = e.demand[0]
+    edges = [e.now - idle_s, *times[times > e.now - idle_s], e.now]
+    is_known = max(after - before for before, after in pairwise(edges)) <= e.limits.stale_s
+    if e.current > 0 and is_known and _last_request_s_ago(e, idle_s) is None:
+        return Reason("idle", f"no request for {idle_s:g} s -> 0 copies")
+    return None
+
+
+def awake(e: Evidence, wish: Wish) -> Wish:
+    """A model that may go to zero copies has one from its first request until it was idle for long enough."""
+    if e.model.min_copies > 0 or (wish.copies > 0 and e.current > 0):
+        return wish
+    copies = max(1, wish.copies)
+    if e.current == 0:
+        asked = f"a request {_last_request_s_ago(e, e.model.idle_s):.0f} s ago, no copy"
+        return Wish(copies, wish.demand_rps, Reason("cold_request", f"{asked} -> {plural(copies)}"))
+    text = f"{_short(wish)}, but it was not seen idle for {e.model.idle_s:g} s: 1 copy stays"
+    return Wish(copies, wish.demand_rps, Reason("min_copies", text))
+
+
+def _last_request_s_ago(e: Evidence, within_s: float) -> float | None:
+    times, rps = e.demand
+    asked = times[(times > e.now - within_s) & (rps > 0)]
+    return float(e.now - asked[-1]) if asked.size else None
+
+
+def _short(wish: Wish) -> str:
+    return f"{wish.demand_rps:.1f} req/s would need {plural(wish.copies)}"
+
+
+def plural(copies: int) -> str:
+    return "1 copy" if copies == 1 else f"{copies} copies"
