@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.clients.triton import ModelStatus, Triton
+from tasks.clients.triton import ModelStatus, Triton, TritonError
 from tasks.config import Config
 from tasks.fleets import FleetUnreadableError
 from tasks.observe import observe
@@ -291,6 +291,22 @@ def test_a_replica_that_does_not_answer_is_unknown_and_so_are_its_copies(server:
     }
     (why,) = [u.why for u in seen.unknown if u.subject == "replica:small-1"]
     assert "refused" in why
+
+
+@pytest.mark.servers
+def test_one_lost_answer_is_not_a_lost_replica(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Callable[[Triton], dict[str, ModelStatus]]] = [Triton.index]
+
+    def lose_the_first(triton: Triton) -> dict[str, ModelStatus]:
+        if len(answers) == 1:
+            answers.append(Triton.index)
+            raise TritonError("lost")
+        return answers[0](triton)
+
+    monkeypatch.setattr(Triton, "index", lose_the_first)
+    (seen,) = observe(config(), MemoryFleet(server.replica), T0).fleet.replicas
+    assert seen.state is ReplicaState.READY
+    assert len(answers) == 2
 
 
 @pytest.mark.servers

@@ -55,6 +55,7 @@ MODELS = {
 class TritonServer:
     replica: Replica
     process: subprocess.Popen[bytes]
+    log: Path
 
     def infer(self, model: str) -> int:
         """Status of one inference."""
@@ -115,7 +116,7 @@ def triton_server(folder: Path, name: str = "small-0", *arguments: str) -> Itera
             name, "small", "small", 10**9, 1.0, http=f"127.0.0.1:{http}", grpc=f"127.0.0.1:{grpc}",
             metrics=f"127.0.0.1:{metrics}",
         )  # fmt: skip
-        yield TritonServer(replica, process)
+        yield TritonServer(replica, process, folder / "log")
     finally:
         process.terminate()  # in peace: a killed server leaves its stubs' shared memory behind
         try:
