@@ -76,7 +76,7 @@ def test_the_configuration_in_the_config_map_is_one_that_the_flows_take(name: st
     assert {f"demo-{pool}" for pool in config.pools} == set(release(name).replicas())
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "nothing given": ({}, "minProperties"),
     "a key misspelt": ({"listner": {"enabled": False}}, "listner"),
     "a key of the configuration misspelt": ({"placement": {"limits": {"budgets": 3}}}, "budgets"),
