@@ -323,6 +323,14 @@ def test_a_frozen_replica_costs_a_few_seconds_not_the_tick(tmp_path: Path) -> No
     assert "no answer after 2 s" in seen.fleet.replicas[0].detail
 
 
+def test_a_leaving_replica_that_is_gone_already_is_not_lost() -> None:
+    leaving = replace(nobody("small-0"), state=ReplicaState.LEAVING)
+    seen = observe(config(), MemoryFleet(leaving, routes={"echo": ["small-0"]}), T0)
+    assert seen.fleet.replicas == (leaving,)
+    assert [(copy.state, copy.detail) for copy in seen.fleet.copies] == [(CopyState.ABSENT, "its replica is leaving")]
+    assert {unknown.subject for unknown in seen.unknown} == {"prometheus"}
+
+
 def test_prometheus_down_leaves_demand_unknown_once() -> None:
     fleet = MemoryFleet(replica("small-0", ReplicaState.STARTING))
     seen = observe(config(), fleet, T0)

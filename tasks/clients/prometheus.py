@@ -57,14 +57,11 @@ class Prometheus:
             PrometheusError: as ``instant``.
         """
         bins = math.ceil(span_s / step_s)
-        frames = []
+        series = []
         for last in range(bins, -1, -MAX_POINTS):
             first = max(0, last - MAX_POINTS + 1)
-            start, stop = end - (bins - first) * step_s, end - (bins - last) * step_s
-            frames += [_long(one) for one in self._ask_range(query, start, stop, step_s)]
-        if not frames:
-            return pd.DataFrame({"time": np.array([], dtype=float), "value": np.array([], dtype=float)})
-        return pd.concat(frames, ignore_index=True)
+            series += self._ask_range(query, end - (bins - first) * step_s, end - (bins - last) * step_s, step_s)
+        return _long(series)
 
     def _ask_range(self, query: str, start: float, stop: float, step_s: float) -> list[dict[str, Any]]:
         first, last = (datetime.fromtimestamp(time, UTC) for time in (start, stop))
@@ -92,11 +89,14 @@ class Prometheus:
             ) from error
 
 
-def _long(series: dict[str, Any]) -> pd.DataFrame:
-    points = np.array(series["values"], dtype=float)
-    frame = pd.DataFrame({"time": points[:, 0], "value": points[:, 1]})
-    for label, text in series["metric"].items():
-        frame[label] = pd.Series([text] * len(frame), dtype=object)
+def _long(series: list[dict[str, Any]]) -> pd.DataFrame:
+    """The series below each other: ``time``, ``value`` and a column a label."""
+    points = [np.array(one["values"], dtype=float) for one in series]
+    times, values = np.concatenate([np.empty((0, 2)), *points]).T
+    frame = pd.DataFrame({"time": times, "value": values})
+    for label in sorted({label for one in series for label in one["metric"]}):
+        texts = np.array([one["metric"].get(label, math.nan) for one in series], dtype=object)
+        frame[label] = np.repeat(texts, [len(one) for one in points])
     return frame
 
 

@@ -38,15 +38,17 @@ def read_indexes(
 ) -> tuple[tuple[Replica, ...], dict[str, Index], tuple[Unknown, ...]]:
     """The repository index by replica. A replica that should answer and does not comes back UNREACHABLE, as unknown.
 
-    A starting server is not asked: it has loaded nothing yet.
+    A starting server is not asked: it has loaded nothing yet. One that leaves may be gone already.
     """
     asked = [r for r in replicas if r.state in (ReplicaState.READY, ReplicaState.LEAVING)]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="index") as pool:
         answers = dict(zip((r.name for r in asked), pool.map(_index, asked), strict=True))
     indexes = {name: answer for name, answer in answers.items() if not isinstance(answer, TritonError)}
-    lost = {name: str(answer) for name, answer in answers.items() if isinstance(answer, TritonError)}
     after = tuple(
-        replace(r, state=ReplicaState.UNREACHABLE, detail=lost[r.name]) if r.name in lost else r for r in replicas
+        replace(r, state=ReplicaState.UNREACHABLE, detail=str(answers[r.name]))
+        if r.state is ReplicaState.READY and r.name not in indexes
+        else r
+        for r in replicas
     )
     unreachable = [r for r in after if r.state is ReplicaState.UNREACHABLE]
     return after, indexes, tuple(Unknown(f"replica:{r.name}", r.detail or "unreachable") for r in unreachable)
