@@ -187,10 +187,35 @@ class LocalSection(Section):
     """Folder for ports, sockets, logs and data; relative to the working directory."""
 
 
+class GatewaySection(Section):
+    """A Gateway (gateway.networking.k8s.io) that an HTTPRoute for each model is attached to."""
+
+    name: str
+    """Its name."""
+    namespace: str | None = None
+    """Left out: the fleet's."""
+    listener: str | None = None
+    """One of its listeners (sectionName). Left out: all."""
+
+
+class KubernetesSection(Section):
+    """Deployments whose label ``triton-placement/pool`` names a pool."""
+
+    kind: Literal["kubernetes"]
+    namespace: str | None = None
+    """Where the pools are. Left out: the service account's in a cluster, the context's outside."""
+    context: str | None = None
+    """Outside a cluster: the kubeconfig's context. Left out: the current one."""
+    gateway: GatewaySection | None = None
+    """Left out: each model is served by its Service alone."""
+    propagation_s: float = Field(2.0, ge=0)
+    """Seconds from a change of a Service's endpoints to every proxy and gateway acting on it."""
+
+
 class Config(Section):
     """Everything there is to configure."""
 
-    fleet: LocalSection = LocalSection()
+    fleet: Annotated[LocalSection | KubernetesSection, Field(discriminator="kind")] = LocalSection()
     pools: dict[Annotated[str, Field(pattern=NAME)], PoolSection] = Field(min_length=1)
     models: dict[Annotated[str, Field(pattern=NAME)], ModelSection] = Field(min_length=1)
     limits: LimitsSection = LimitsSection()
@@ -206,6 +231,23 @@ class Config(Section):
                         f"models.{name} names {kind} {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _metrics_are_somewhere(self) -> Config:
+        if self.fleet.kind == "kubernetes" and not (self.metrics.prometheus_url and self.metrics.pushgateway_url):
+            raise ValueError("a Kubernetes fleet needs metrics.prometheus_url and metrics.pushgateway_url")
+        return self
+
+    @property
+    def local_state(self) -> Path:
+        """The local fleet's folder.
+
+        Raises:
+            ConfigError: the fleet is not local.
+        """
+        if not isinstance(self.fleet, LocalSection):
+            raise ConfigError(f"fleet.kind is {self.fleet.kind}: this needs a local fleet")
+        return self.fleet.state
 
     def domain_models(self) -> tuple[Model, ...]:
         gpu_types = {section.gpu_type or name for name, section in self.pools.items()}
@@ -243,7 +285,9 @@ SECTION_BY_KEY: dict[str, type[BaseModel]] = {
     "on": NeedSection,
     "limits": LimitsSection,
     "metrics": MetricsSection,
-    "fleet": LocalSection,
+    "local": LocalSection,
+    "kubernetes": KubernetesSection,
+    "gateway": GatewaySection,
 }
 
 
