@@ -1,0 +1,130 @@
+"""What is read from a real Prometheus that holds the samples of the test."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.observe.series import covered, demand_frame, read_series, stale, wanted_frame
+from tasks.world import LoadFailure, Unknown
+from tests.observe import T0, config
+
+
+def test_demand_has_every_bin_and_gaps_are_not_numbers() -> None:
+    """Bins of 5 s back from 100: 90, 95, 100. ``echo`` lacks 95, ``slow`` has none, ``alien`` is not ours."""
+    answer = pd.DataFrame(
+        [(90.0, "echo", 4.0), (100.0, "echo", 6.0), (100.0, "alien", 9.0)], columns=["time", "model", "value"]
+    )
+    frame = demand_frame(answer, ["echo", "slow"], 100.0, 5.0, 10.0)
+    assert list(frame["model"]) == ["echo"] * 3 + ["slow"] * 3
+    assert list(frame["time"]) == [90.0, 95.0, 100.0] * 2
+    np.testing.assert_array_equal(frame["demand_rps"], [4.0, np.nan, 6.0, np.nan, np.nan, np.nan])
+
+
+def test_nothing_answered_is_not_a_number_everywhere() -> None:
+    frame = demand_frame(pd.DataFrame({"value": []}), ["echo"], 100.0, 5.0, 10.0)
+    assert frame["demand_rps"].isna().all()
+    assert len(frame) == 3
+
+
+def test_wanted_leaves_gaps_out() -> None:
+    answer = pd.DataFrame([(5.0, "b", math.nan), (5.0, "a", 2.0), (0.0, "a", 1.0)], columns=["time", "model", "value"])
+    assert wanted_frame(answer).to_numpy().tolist() == [[0.0, "a", 1.0], [5.0, "a", 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("ages", "expected"),
+    [
+        ({"demand:a": 3.0, "demand:b": 4.0}, []),
+        ({"demand:a": 3.0, "demand:b": 50.0}, [("model:b", "newest demand sample is 50 s old, limit 45 s")]),
+        ({"demand:a": 214.0, "demand:b": 300.0}, [("prometheus", "newest demand sample is 214 s old, limit 45 s")]),
+        ({"demand:a": 3.0}, [("model:b", "no demand sample in the last 300 s: check metrics.demand_query and the "
+                                         "gateway's scrape")]),
+    ],
+)  # fmt: skip
+def test_what_is_too_old_is_unknown(ages: dict[str, float], expected: list[tuple[str, str]]) -> None:
+    assert stale(ages, ["a", "b"], 45.0, 300.0) == tuple(Unknown(*pair) for pair in expected)
+
+
+MODELS = ["echo", "other"]
+
+
+@pytest.mark.servers
+def test_demand_is_read_with_its_gaps(url: str) -> None:
+    """No scrape from 400 to 520. A window of 20 s may lack 3/8 x 20 = 7.5 s at each end: the last bin before the gap
+    ends at 405, the first one after it at 540. ``rate`` alone would say 6.25 at 410 and 6.25 at 530."""
+    series = read_series(url, config(), MODELS, T0 + 600)
+    by_model = {model: frame.set_index("time")["demand_rps"] for model, frame in series.demand.groupby("model")}
+    echo = by_model["echo"]
+    assert list(echo.index[echo.isna()] - T0) == list(range(410, 540, 5))
+    np.testing.assert_allclose(echo.dropna(), 10.0, rtol=0.13)  # at 405 an eighth of the window is missing
+    assert list(by_model["other"].dropna().index - T0) == [585, 590, 595, 600]  # a rate needs two samples
+    assert series.age_s_by_source["demand:echo"] == 0.0
+    assert series.unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("demand", "demand"),
+        (
+            'sum(rate(a:b_c{x="1"}[{window}]) + rate(d[{window}]))',
+            '(sum(rate(a:b_c{x="1"}[20000ms]) + rate(d[20000ms])))'
+            ' and on() (time() - 0 - max(timestamp(a:b_c{x="1"})) <= 7.5)'
+            ' and on() (time() - 20 - max(timestamp(a:b_c{x="1"} offset 20000ms)) <= 7.5)',
+        ),
+    ],
+)
+def test_a_demand_query_is_answered_only_where_samples_cover_its_window(query: str, expected: str) -> None:
+    assert covered(query, 20.0) == expected
+
+
+@pytest.mark.servers
+def test_traffic_is_one_row_a_copy(url: str) -> None:
+    """10 requests a second, 9 served and 1 failed; 3 ms queued and 1 + 20 + 2 ms executed."""
+    series = read_series(url, config(), MODELS, T0 + 600)
+    assert series.traffic[["model", "replica"]].to_numpy().tolist() == [["echo", "small-0"], ["other", "small-1"]]
+    busy, idle = series.traffic[["served_rps", "failed_rps", "queue_ms", "service_ms"]].to_numpy(dtype=float)
+    np.testing.assert_allclose(busy, [9.0, 1.0, 3.0, 23.0])
+    np.testing.assert_allclose(idle, [0.0, 0.0, np.nan, np.nan])
+    assert series.age_s_by_source["traffic:small-0"] == 0.0
+    assert series.age_s_by_source["traffic:small-1"] == 10.0
+
+
+@pytest.mark.servers
+def test_what_past_ticks_left_is_read_back(url: str) -> None:
+    series = read_series(url, config(), MODELS, T0 + 600)
+    # every interval / 2 = 15 s of the last 120 s; nothing before 540
+    assert series.wanted.to_numpy().tolist() == [[T0 + t, "echo", 3.0] for t in (540, 555, 570, 585, 600)]
+    assert series.load_failures == (LoadFailure("slow", "small-1", 2, T0 + 580),)
+
+
+@pytest.mark.servers
+def test_only_failures_of_its_own_make_a_suspect(url: str) -> None:
+    (suspect,) = read_series(url, config(), MODELS, T0 + 600).suspects
+    assert (suspect.model, suspect.replica, suspect.served) == ("bad", "small-0", 0.0)
+    assert suspect.failed == pytest.approx(10, abs=1)  # one a second in half a window
+
+
+@pytest.mark.servers
+def test_a_stale_prometheus_is_unknown_and_keeps_what_it_has(url: str) -> None:
+    """The newest sample is of 600. Bins of 5 s back from 814 end at 604, then at 609, 9 s after it: too late."""
+    series = read_series(url, config(), MODELS, T0 + 814)
+    (unknown,) = series.unknown
+    assert unknown.subject == "prometheus"
+    assert unknown.why == "newest demand sample is 210 s old, limit 45 s"
+    assert series.demand["demand_rps"].notna().any()
+    assert series.age_s_by_source["demand:echo"] == 210.0
+
+
+@pytest.mark.servers
+def test_a_wrong_query_loses_only_its_part(url: str) -> None:
+    series = read_series(url, config(demand_query="sum(("), MODELS, T0 + 600)
+    (unknown,) = series.unknown
+    assert "refuses sum((" in unknown.why
+    assert series.demand.empty
+    assert not series.traffic.empty
+    assert series.load_failures
