@@ -89,7 +89,7 @@ def triton_server(folder: Path, name: str = "small-0", *arguments: str) -> Itera
     """A server without a loaded model, with the models of ``MODELS`` in its repository."""
     package = next(VENV.glob("lib/python3.*/site-packages/pytriton/tritonserver"), None)
     if package is None:
-        pytest.skip(f"no Triton in {VENV}: run make install, or set TRITON_VENV to a venv with nvidia-pytriton==0.7.0")
+        pytest.skip(f"no Triton in {VENV}: run make up once, or set TRITON_VENV to a venv with nvidia-pytriton==0.7.0")
     folder = folder / name
     for model, code in MODELS.items():
         (folder / "repository" / model / "1").mkdir(parents=True)
