@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
+from tasks.fleets import LiveFleet
 from tasks.world import Model, Pool, Replica
 
 
-class MemoryFleet:
+class MemoryFleet(LiveFleet):
     """Does what is asked, at once, and keeps a list of it in ``done``."""
 
     prometheus_url = "http://127.0.0.1:9"  # the discard port: nobody answers there

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from tasks.config import Config
+from tasks.decision import Tick
 from tasks.world import Model, Pool, Replica
 
 
@@ -20,7 +21,8 @@ class FleetBusyError(Exception):
 
 class LiveFleet(Protocol):
     """Replicas, their scaling and their routing. Every call is idempotent; every call raises ``FleetUnreadableError``
-    or ``OSError`` with the cause and the remedy when it cannot do its work."""
+    or ``OSError`` with the cause and the remedy when it cannot do its work. A fleet inherits from it: what has a body
+    here is right where nothing else is known."""
 
     prometheus_url: str
     pushgateway_url: str
@@ -55,9 +57,21 @@ class LiveFleet(Protocol):
     def exclusive(self, timeout_s: float) -> AbstractContextManager[None]:
         """Only one tick acts: wait for the other at most ``timeout_s``, then raise ``FleetBusyError``."""
 
+    def still_exclusive(self) -> bool:
+        """Whether ``exclusive`` still holds, asked before each step. A lock that cannot be lost needs no answer."""
+        return True
+
+    def tell(self, tick: Tick) -> None:  # noqa: ARG002
+        """Say what the tick did, and could not do, where those who run the fleet look for it. Never raises."""
+        return
+
 
 def connect(config: Config) -> LiveFleet:
     """The fleet that the configuration names."""
+    if config.fleet.kind == "kubernetes":
+        from tasks.fleets.kubernetes import KubernetesFleet
+
+        return KubernetesFleet(config)
     from tasks.fleets.local import LocalFleet
 
     return LocalFleet(config)

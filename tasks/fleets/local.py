@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.config import Config
-from tasks.fleets import FleetBusyError, FleetUnreadableError
+from tasks.fleets import FleetBusyError, FleetUnreadableError, LiveFleet
 from tasks.fleets.envoy import Gateway
 from tasks.fleets.state import HOST, Slot, StateError, read_state, write_atomically
 from tasks.fleets.supervisor import Supervisor
@@ -30,7 +30,7 @@ START_S = 10.0
 LOCK_POLL_S = 0.1
 
 
-class LocalFleet:
+class LocalFleet(LiveFleet):
     """``tasks.fleets.LiveFleet`` for the servers on this machine."""
 
     def __init__(self, config: Config) -> None:

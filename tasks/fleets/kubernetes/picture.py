@@ -1,0 +1,119 @@
+"""The cluster as it is now: one list for each kind, kept for a moment so that many steps share it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tasks.config import Config
+from tasks.fleets import FleetUnreadableError
+from tasks.fleets.kubernetes.api import Api
+from tasks.fleets.kubernetes.call import Json
+from tasks.fleets.kubernetes.names import POOL_LABEL
+from tasks.fleets.kubernetes.pods import is_over, name_of, pool_of, replica, routed_models
+from tasks.world import Pool, Replica
+
+FRESH_S = 1.0
+"""How old a list of pods may be when a step looks at it. What we write ourselves is in it at once."""
+HPA_VERSIONS = ("autoscaling/v2", "autoscaling/v2beta2", "autoscaling/v1")
+
+
+class Picture:
+    """Pools, replicas and routes as the API server has them. May be used from several threads."""
+
+    def __init__(self, api: Api, config: Config) -> None:
+        self._api = api
+        self._pools = config.domain_pools()
+        self._gpu_types = frozenset(pool.gpu_type for pool in self._pools)
+        self._lock = threading.Lock()
+        self._pods: dict[str, Json] = {}
+        self._read_at = -FRESH_S
+        self._labels_by_node: dict[str, Mapping[str, str]] = {}
+
+    def pools(self) -> tuple[Pool, ...]:
+        """With the count asked for now, and whether an HPA owns it."""
+        deployments = self.deployments()
+        scaled_by_hpa = self._scaled_by_hpa()
+        return tuple(
+            replace(
+                pool,
+                replicas=int(deployments[pool.name]["spec"].get("replicas", 1)),
+                is_scaled_by_us=pool.is_scaled_by_us and name_of(deployments[pool.name]) not in scaled_by_hpa,
+            )
+            for pool in self._pools
+        )
+
+    def deployments(self) -> dict[str, Json]:
+        """By pool.
+
+        Raises:
+            FleetUnreadableError: a pool has none, or more than one.
+        """
+        found: dict[str, Json] = {}
+        for deployment in self._api.items(self._api.path("apps/v1", "deployments"), labelSelector=self._selector):
+            pool = pool_of(deployment)
+            if pool in found:
+                both = f"{name_of(found[pool])} and {name_of(deployment)}"
+                raise FleetUnreadableError(f"pool {pool}: Deployments {both} are both labelled {POOL_LABEL}={pool}")
+            found[pool] = deployment
+        if missing := [pool.name for pool in self._pools if pool.name not in found]:
+            label = f"the label {POOL_LABEL}={missing[0]}"
+            raise FleetUnreadableError(
+                f"pool {missing[0]}: no Deployment in namespace {self._api.namespace} has {label}; its pods need it too"
+            )
+        return found
+
+    def pods(self, max_age_s: float = FRESH_S) -> dict[str, Json]:
+        """The pools' pods by name, without those that are over."""
+        with self._lock:
+            if time.monotonic() - self._read_at > max_age_s:
+                listed = self._api.items(self._api.path("v1", "pods"), labelSelector=self._selector)
+                self._pods = {name_of(pod): pod for pod in listed if not is_over(pod)}
+                self._read_at = time.monotonic()
+            return dict(self._pods)
+
+    def keep(self, pod: Json) -> None:
+        """Take over a pod as the API server answered it to a write of ours."""
+        with self._lock:
+            self._pods[name_of(pod)] = pod
+
+    def replicas(self) -> tuple[Replica, ...]:
+        by_name = {pool.name: pool for pool in self._pools}
+        pods = self.pods()
+        self._read_nodes({pod["spec"].get("nodeName", "") for pod in pods.values()} - {""})
+        return tuple(
+            replica(pod, by_name[pool_of(pod)], self._gpu_types, self._labels(pod)) for _, pod in sorted(pods.items())
+        )
+
+    def routes(self) -> dict[str, frozenset[str]]:
+        found: dict[str, set[str]] = {}
+        for name, pod in self.pods().items():
+            for model in routed_models(pod):
+                found.setdefault(model, set()).add(name)
+        return {model: frozenset(names) for model, names in found.items()}
+
+    @property
+    def _selector(self) -> str:
+        return f"{POOL_LABEL} in ({','.join(sorted(pool.name for pool in self._pools))})"
+
+    def _labels(self, pod: Json) -> Mapping[str, str]:
+        return self._labels_by_node.get(pod["spec"].get("nodeName", ""), {})
+
+    def _read_nodes(self, names: set[str]) -> None:
+        """Once, and again when a pod is on a node that was not seen. A node that is gone has no labels."""
+        if not names <= self._labels_by_node.keys():
+            nodes = {name_of(node): node["metadata"].get("labels", {}) for node in self._api.items("/api/v1/nodes")}
+            self._labels_by_node = {name: {} for name in names} | nodes
+
+    def _scaled_by_hpa(self) -> set[str]:
+        """Names of the Deployments that a HorizontalPodAutoscaler scales."""
+        version = self._api.served(*HPA_VERSIONS)
+        if version is None:
+            return set()
+        targets = (
+            hpa["spec"]["scaleTargetRef"]
+            for hpa in self._api.items(self._api.path(version, "horizontalpodautoscalers"))
+        )
+        return {target["name"] for target in targets if target["kind"] == "Deployment"}

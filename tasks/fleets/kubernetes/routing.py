@@ -1,0 +1,202 @@
+"""Where requests go: a label for each ready model on the pod, and a Service and an HTTPRoute for each model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from tasks.config import GatewaySection, KubernetesSection
+from tasks.fleets.kubernetes.api import APPLY, MANAGER, STRATEGIC, Api, ApiError
+from tasks.fleets.kubernetes.call import Call, Json
+from tasks.fleets.kubernetes.names import (
+    DELETION_COST,
+    GATE,
+    MANAGED_LABEL,
+    MODEL_ANNOTATION,
+    model_label,
+    service_name,
+)
+from tasks.fleets.kubernetes.picture import Picture
+from tasks.fleets.kubernetes.pods import (
+    PORT_BY_NAME,
+    deletion_cost,
+    has_gate,
+    is_leaving,
+    is_true,
+    labelled_models,
+    name_of,
+)
+
+log = logging.getLogger(__name__)
+
+MANAGED = f"{MANAGED_LABEL}={MANAGER}"
+ROUTE_VERSIONS = ("gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1")
+SLICE_VERSIONS = ("discovery.k8s.io/v1", "discovery.k8s.io/v1beta1")
+ENDPOINT_S = 30.0
+"""The kubelet and the endpoint controller take a second or two, under load some more."""
+LOOK_S = 0.1
+
+
+class Routing:
+    """Routes of one fleet. May be used from several threads, for one pod from one at a time."""
+
+    def __init__(self, api: Api, picture: Picture, section: KubernetesSection) -> None:
+        self._api, self._picture = api, picture
+        self._gateway, self._propagation_s = section.gateway, section.propagation_s
+
+    def declare(self, models: Iterable[str]) -> None:
+        """A Service, and with a Gateway an HTTPRoute, for each model; those of other models that we once made go."""
+        wanted = sorted(models)
+        self._keep_only(self._api.path("v1", "services"), [_service(model) for model in wanted])
+        version = self._api.served(*ROUTE_VERSIONS)
+        if version is not None:
+            wanted_routes = [_http_route(m, self._gateway, version) for m in wanted] if self._gateway else []
+            self._keep_only(self._api.path(version, "httproutes"), wanted_routes)
+        elif self._gateway:
+            log.warning("fleet.gateway is set, but the cluster has no Gateway API: the Services alone serve")
+
+    def route(self, model: str, pod_name: str) -> None:
+        """Label the pod, open its gate, and wait until its endpoint is in the model's EndpointSlices and known."""
+        key, value = model_label(model)
+        pod = self._picture.pods().get(pod_name)
+        if pod is None:
+            raise ApiError(404, f"pod {pod_name} is gone")
+        cost = str(len(labelled_models(pod) | {model}))
+        self.mark(pod_name, {key: value}, {DELETION_COST: cost})
+        self.set_gate(pod_name, is_carrying=True)
+        self._wait(model, pod_name, is_there=True)
+
+    def unroute(self, model: str, pod_name: str) -> None:
+        """Take the label off, wait until the endpoint is gone and that is known; an emptied pod's gate closes."""
+        key, _ = model_label(model)
+        pod = self._picture.pods().get(pod_name)
+        if pod is None:
+            return
+        left = labelled_models(pod) - {model}
+        try:
+            self.mark(pod_name, {key: None}, {DELETION_COST: str(len(left))})
+            self._wait(model, pod_name, is_there=False)
+            if not left:
+                self.set_gate(pod_name, is_carrying=False)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def set_gate(self, pod_name: str, is_carrying: bool) -> None:
+        """Set the readiness gate, where the pod has one and it is not so already."""
+        pod = self._picture.pods()[pod_name]
+        if not has_gate(pod) or is_true(pod, GATE) == is_carrying:
+            return
+        condition = {"type": GATE, "status": str(is_carrying), "lastTransitionTime": _now()}
+        path = self._api.path("v1", "pods", pod_name, "status")
+        self._picture.keep(self._api.patch(path, {"status": {"conditions": [condition]}}, STRATEGIC))
+
+    def keep_costs(self) -> None:
+        """Deletion costs and gates as the labels have them: what somebody else changed is put right."""
+        for name, pod in self._picture.pods().items():
+            carried = len(labelled_models(pod))
+            if deletion_cost(pod) != carried and not is_leaving(pod):
+                self.mark(name, {}, {DELETION_COST: str(carried)})
+            self.set_gate(name, is_carrying=carried > 0)
+
+    def mark(self, pod_name: str, labels: dict[str, str | None], annotations: dict[str, str]) -> None:
+        """Set labels and annotations; a label of None goes."""
+        body = {"metadata": {"labels": labels, "annotations": annotations}}
+        self._picture.keep(self._api.patch(self._api.path("v1", "pods", pod_name), body))
+
+    def _wait(self, model: str, pod_name: str, is_there: bool) -> None:
+        """Until the model's EndpointSlices have the pod as ready, or have it no more, and everybody knows."""
+        deadline = time.monotonic() + ENDPOINT_S
+        while (pod_name in self._endpoints(model)) != is_there:
+            if time.monotonic() > deadline:
+                what = "not among" if is_there else "still among"
+                raise ApiError(
+                    0, f"pod {pod_name} is {what} the endpoints of Service {service_name(model)} after {ENDPOINT_S:g} s"
+                )
+            time.sleep(LOOK_S)
+        time.sleep(self._propagation_s)
+
+    def _endpoints(self, model: str) -> set[str]:
+        """Pods that the model's requests are sent to."""
+        version = self._api.served(*SLICE_VERSIONS)
+        if version is None:
+            raise ApiError(404, f"the cluster serves none of {', '.join(SLICE_VERSIONS)}")
+        selector = f"kubernetes.io/service-name={service_name(model)}"
+        return {
+            endpoint["targetRef"]["name"]
+            for piece in self._api.items(self._api.path(version, "endpointslices"), labelSelector=selector)
+            for endpoint in piece.get("endpoints") or []
+            if endpoint.get("conditions", {}).get("ready", True) and "targetRef" in endpoint
+        }
+
+    def _keep_only(self, path: str, wanted: list[Json]) -> None:
+        """Create what is missing, put right what differs, remove what is ours and not wanted."""
+        found = {name_of(thing): thing for thing in self._api.items(path, labelSelector=MANAGED)}
+        for thing in wanted:
+            there = found.pop(name_of(thing), None)
+            if there is None or not _covers(there, thing):
+                # what is not ours is not taken over: the API server refuses, and names whose it is
+                self._api.patch(f"{path}/{name_of(thing)}", thing, APPLY, force=there is not None)
+        for name in found:
+            try:
+                self._api.call(Call("DELETE", f"{path}/{name}"))
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+
+
+def _service(model: str) -> Json:
+    key, value = model_label(model)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(model),
+        "spec": {
+            "selector": {key: value},
+            "ports": [
+                {"name": name, "port": PORT_BY_NAME[name], "targetPort": name, "protocol": "TCP"}
+                for name in ("http", "grpc")
+            ],
+        },
+    }
+
+
+def _http_route(model: str, gateway: GatewaySection, version: str) -> Json:
+    parent = {"name": gateway.name, "namespace": gateway.namespace, "sectionName": gateway.listener}
+    return {
+        "apiVersion": version,
+        "kind": "HTTPRoute",
+        "metadata": _metadata(model),
+        "spec": {
+            "parentRefs": [{key: value for key, value in parent.items() if value is not None}],
+            "rules": [
+                {
+                    "matches": [{"path": {"type": "PathPrefix", "value": f"/v2/models/{model}"}}],
+                    "backendRefs": [{"name": service_name(model), "port": PORT_BY_NAME["http"]}],
+                }
+            ],
+        },
+    }
+
+
+def _metadata(model: str) -> Json:
+    return {"name": service_name(model), "labels": {MANAGED_LABEL: MANAGER}, "annotations": {MODEL_ANNOTATION: model}}
+
+
+def _covers(there: Any, wanted: Any) -> bool:
+    """Whether everything that is wanted is there; what others, or defaults, added does not matter. A selector is
+    compared as a whole: one label more in it would select fewer pods."""
+    if isinstance(wanted, dict):
+        if not isinstance(there, dict):
+            return False
+        exact = wanted.get("selector", {}).keys() == there.get("selector", {}).keys()
+        return exact and all(key in there and _covers(there[key], value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(there, list) and len(there) == len(wanted) and all(map(_covers, there, wanted))
+    return bool(there == wanted)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
