@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tasks.decision import Forecast
-from tasks.forecast.history import read_history, rolling_peak
+from tasks.forecast.history import read_history
 from tasks.forecast.predict import predict
 from tasks.world import Limits, Model, Observation, Pool
 
@@ -25,12 +25,12 @@ def forecast(observation: Observation, limits: Limits) -> tuple[Forecast, ...]:
     history = read_history(observation.demand, tuple(m.name for m in models), observation.now, limits.interval_s)
     horizons_s = np.array([horizon_s(model, observation.fleet.pools, limits) for model in models])
     is_known = history.newest >= observation.now - limits.stale_s
-    peaks = rolling_peak(history.values_rps, max(1, round(limits.interval_s / history.step_s)))
+    width = max(1, round(limits.interval_s / history.step_s))
     said: dict[int, Forecast] = {}
     for horizon in np.unique(horizons_s[is_known]):
         rows = np.flatnonzero(is_known & (horizons_s == horizon)).tolist()
         ahead = max(1, math.ceil(horizon / history.step_s))
-        prediction = predict(peaks[rows], history.step_s, ahead, limits.quantile)
+        prediction = predict(history.values_rps[rows], history.step_s, ahead, width=width, quantile=limits.quantile)
         for i, row in enumerate(rows):
             error = float(prediction.error_rps[i])
             said[row] = Forecast(

@@ -1,17 +1,18 @@
 """The plain forecasters. Each says, for every model and every origin at once, what it would have said there.
 
-A forecaster is a function of ``Past``; a new one is a function here and a line of ``FORECASTERS``.
+A forecaster is a function of ``Past``; a new one is a function here and a line of ``FORECASTERS``. They need not be
+unbiased nor say how sure they are: their errors on the recent past correct them (``calibrate``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.forecast.history import Matrix
+from tasks.forecast.history import Matrix, mean_of
 
 DAY_S = 86_400.0
 
@@ -20,62 +21,142 @@ DAY_S = 86_400.0
 class Past:
     """What was known at each origin."""
 
-    values: Matrix
-    """(models, bins); NaN: not observed."""
+    demand: Matrix
+    """(models, bins), mean of each bin; NaN: not observed."""
+    peaks: Matrix
+    """(models, bins), what is forecast: the highest demand of the interval that ends with each bin."""
     origins: NDArray[np.intp]
     """Bins after which a forecast is made, ascending; the last one is now. Later bins are not known to it."""
     ahead: int
     """Bins from the origin to the one that is forecast."""
     step_s: float
+    levels: dict[tuple[float, int], Matrix] = field(default_factory=dict)
+    """Levels that were worked out already: several forecasters start from the same."""
 
-    def seen(self, lag: int) -> Matrix:
-        """(models, origins): the value ``lag`` bins before what is forecast; NaN where history does not reach."""
-        bins = self.origins + self.ahead - lag
-        seen = self.values[:, np.maximum(bins, 0)]
-        seen[:, bins < 0] = np.nan
-        return seen
+    @property
+    def day(self) -> int:
+        """Bins in a day."""
+        return round(DAY_S / self.step_s)
 
-    def smoothed(self, time_constant_s: float) -> Matrix:
-        """(models, origins): mean of the observed values up to each origin, weighted by exp(-age / time constant)."""
-        rate = self.step_s / time_constant_s
-        # e^-16 of a weight is below what float32 can tell
-        start = max(0, int(self.origins[0] - 16 / rate))
-        known = self.values[:, start : self.origins[-1] + 1]
-        age = self.origins[None, :] - np.arange(start, self.origins[-1] + 1)[:, None]
-        weights = np.where(age >= 0, np.exp(-rate * np.maximum(age, 0)), 0).astype(np.float32)
-        is_observed = np.isfinite(known)
-        total: Matrix = np.where(is_observed, known, 0) @ weights
-        weight: Matrix = is_observed.astype(np.float32) @ weights
-        return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+    def level(self, horizons: float, ago: int = 0) -> Matrix:
+        """(models, origins): demand smoothed with a time constant of this many horizons, ``ago`` bins before."""
+        if (horizons, ago) not in self.levels:
+            self.levels[horizons, ago] = self._level(1 / (horizons * self.ahead), ago)
+        return self.levels[horizons, ago]
+
+    def _level(self, rate: float, ago: int) -> Matrix:
+        reach = int(8 / rate) + 1  # e^-8 of the weight is left out
+        ends = self.origins - ago
+        level = np.full((len(self.demand), len(ends)), np.nan, dtype=np.float32)
+        # origins near each other share one matrix product over the bins that they reach
+        span = max(reach, 256)
+        for start in np.unique(ends[ends >= 0] // span) * span:
+            inside = (ends >= start) & (ends < start + span)
+            columns = np.arange(max(0, start - reach), ends[inside][-1] + 1)
+            age = ends[inside][None, :] - columns[:, None]
+            weights = np.where((age >= 0) & (age < reach), np.exp(-rate * np.maximum(age, 0)), 0).astype(np.float32)
+            level[:, inside] = _weighted_mean(self.demand[:, columns[0] : columns[-1] + 1], weights)
+        return level
+
+    def then(self, days: int) -> Matrix:
+        """(models, origins): peaks around the time that is forecast, ``days`` before, a quarter horizon each side."""
+        side = self.ahead // 4
+        middle = self.origins + self.ahead - days * self.day
+        if middle[-1] + side < 0:
+            return np.full((len(self.peaks), len(middle)), np.nan, dtype=np.float32)
+        return mean_of([_columns(self.peaks, middle + shift) for shift in range(-side, side + 1)])
+
+
+def _columns(values: Matrix, columns: NDArray[np.intp]) -> Matrix:
+    """Columns of a matrix; NaN where history does not reach."""
+    taken: Matrix = np.take(values, np.maximum(columns, 0), axis=1)
+    taken[:, columns < 0] = np.nan
+    return taken
+
+
+def _weighted_mean(values: Matrix, weights: Matrix) -> Matrix:
+    """(models, bins) x (bins, origins) -> (models, origins), over the bins that were observed."""
+    is_observed = np.isfinite(values)
+    if is_observed.all():
+        return np.asarray(values @ (weights / weights.sum(axis=0)))
+    weight = is_observed.astype(np.float32) @ weights
+    total = np.where(is_observed, values, 0) @ weights
+    mean: Matrix = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+    return mean
 
 
 Forecaster = Callable[[Past], Matrix]
 
 
+def nothing(past: Past) -> Matrix:
+    """Zero where anything was observed: corrected by its errors, the quantile of recent demand, whatever its order."""
+    return past.level(4) * 0
+
+
 def last_value(past: Past) -> Matrix:
-    """What was observed last."""
-    columns = np.where(np.isfinite(past.values), np.arange(past.values.shape[1]), -1)
-    newest = np.maximum.accumulate(columns, axis=1)[:, past.origins]
-    value = np.take_along_axis(past.values, np.maximum(newest, 0), axis=1)
-    value[newest < 0] = np.nan
+    """What was observed last, at most a horizon ago."""
+    value = _columns(past.demand, past.origins)
+    for age in range(1, past.ahead + 1):
+        is_missing = np.isnan(value)
+        if not is_missing.any():
+            break
+        value = np.where(is_missing, _columns(past.demand, past.origins - age), value)
     return value
 
 
-def smoothing(time_constant_s: float) -> Forecaster:
-    """Exponential smoothing."""
-    return lambda past: past.smoothed(time_constant_s)
+def smoothing(horizons: float) -> Forecaster:
+    """Exponential smoothing with a time constant of this many horizons."""
+    return lambda past: past.level(horizons)
 
 
-def same_time_yesterday(past: Past) -> Matrix:
-    """What was observed a day before the time that is forecast."""
-    return past.seen(round(DAY_S / past.step_s))
+def damped_trend(past: Past) -> Matrix:
+    """The level and half of what a fast level is ahead of a slow one."""
+    fast, slow = past.level(0.5), past.level(2)
+    return np.maximum(fast + (fast - slow) / 2, 0)
+
+
+def same_time(*days: int) -> Forecaster:
+    """Mean demand around this time on earlier days."""
+    return lambda past: mean_of([past.then(day) for day in days])
+
+
+def seasonal_difference(horizons: float, *days: int) -> Forecaster:
+    """The level, and by how much demand rose from there to the time that is forecast, on earlier days."""
+
+    def said(past: Past) -> Matrix:
+        now = past.level(horizons)
+        rise = mean_of([past.then(day) - past.level(horizons, ago=day * past.day) for day in days])
+        expected: Matrix = np.maximum(now + rise, 0)
+        return expected
+
+    return said
+
+
+def seasonal_ratio(horizons: float, *days: int) -> Forecaster:
+    """As the seasonal difference, by what factor; at most fivefold, so that a quiet yesterday explains no burst."""
+
+    def said(past: Past) -> Matrix:
+        now = past.level(horizons)
+        before = mean_of([past.level(horizons, ago=day * past.day) for day in days])
+        then = mean_of([past.then(day) for day in days])
+        ratio: Matrix = np.divide(then, before, out=np.full_like(then, np.nan), where=before > 0)
+        return now * np.clip(ratio, 0.2, 5)
+
+    return said
 
 
 FORECASTERS: Mapping[str, Forecaster] = {
     "last value": last_value,
-    "smoothing over 1 min": smoothing(60),
-    "smoothing over 5 min": smoothing(300),
-    "smoothing over 30 min": smoothing(1800),
-    "same time yesterday": same_time_yesterday,
+    "recent quantile": nothing,
+    "fast level": smoothing(0.25),
+    "level": smoothing(1),
+    "slow level": smoothing(4),
+    "damped trend": damped_trend,
+    "same time yesterday": same_time(1),
+    "same time, 3 days": same_time(1, 2, 3),
+    "seasonal difference": seasonal_difference(1, 1, 2, 3),
+    "daily profile": seasonal_ratio(1, 1, 2, 3),
+    "daily profile, fast": seasonal_ratio(0.25, 1, 2, 3),
+    "weekly profile": seasonal_ratio(1, 7),
 }
 """In the order in which ties are settled."""

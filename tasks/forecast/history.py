@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,3 +54,23 @@ def rolling_peak(values: Matrix, width: int) -> Matrix:
     for lag in range(1, min(width, values.shape[1])):
         np.fmax(peak[:, lag:], values[:, :-lag], out=peak[:, lag:])
     return peak
+
+
+def mean_of(matrices: Sequence[Matrix]) -> Matrix:
+    """Mean, cell by cell, of what is not NaN."""
+    total = np.zeros_like(matrices[0])
+    count = np.zeros_like(matrices[0])
+    for matrix in matrices:
+        is_known = np.isfinite(matrix)
+        total += np.where(is_known, matrix, 0)
+        count += is_known
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def coarsen(values: Matrix, width: int) -> Matrix:
+    """Means of blocks of ``width`` bins, the last of which ends with the last bin; a rest at the start is dropped."""
+    if width == 1:
+        return values
+    models, bins = values.shape
+    blocks = values[:, bins % width :].reshape(models, bins // width, width)
+    return mean_of([blocks[:, :, i] for i in range(width)])

@@ -1,69 +1,93 @@
-"""From history to a median and an upper quantile: every forecaster is tried on the recent past, the best one speaks."""
+"""From history to a median and an upper quantile, all models at once.
+
+Every forecaster is tried at recent origins, its errors calibrate its quantiles, and the forecasters that lost least
+speak loudest. Nothing is remembered between ticks: the losses are those of the history that is read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.forecast.calibrate import Array
+from tasks.forecast.combine import Trial, combine
 from tasks.forecast.forecasters import FORECASTERS, Forecaster, Past
-from tasks.forecast.history import Matrix
+from tasks.forecast.history import Matrix, coarsen, mean_of, rolling_peak
 
-TRIALS = 240
-"""Recent origins at which the forecasters are tried."""
-PRIOR_Z = np.array([NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)], dtype=np.float32)
-"""Twenty errors in units of counting noise that are believed before any error was seen."""
+TRIALS = 256
+"""Origins at which the forecasters are tried, at most."""
+TRIED_S = 7 * 86_400.0
+"""How far back they are tried."""
+READ_S = 8 * 86_400.0
+"""How much history is read: the newest trial needs the week before it."""
+RESOLUTION = 8
+"""Coarse bins in a horizon: detail finer than an eighth of the horizon says nothing about its end."""
+BLOCK = 512
+"""Models that are worked on together: their matrices then stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """The forecast of every model, each array one element a model; NaN: no history."""
+    """The forecast of every model, each array one element a model; NaN: nothing is known of it."""
 
-    median_rps: NDArray[np.float32]
-    upper_rps: NDArray[np.float32]
-    error_rps: NDArray[np.float32]
-    """Mean absolute error of the chosen forecaster at this horizon; NaN: never tried yet."""
+    median_rps: Array
+    upper_rps: Array
+    error_rps: Array
+    """Mean absolute error of the forecast, had it been made before; NaN: never tried yet."""
     forecaster: tuple[str, ...]
+    """The one that weighs most in the upper quantile."""
 
 
 def predict(
-    values: Matrix, step_s: float, ahead: int, quantile: float, forecasters: Mapping[str, Forecaster] = FORECASTERS
+    demand: Matrix,
+    step_s: float,
+    ahead: int,
+    *,
+    width: int = 1,
+    quantile: float = 0.9,
+    forecasters: Mapping[str, Forecaster] = FORECASTERS,
 ) -> Prediction:
-    """Forecast the bin that is ``ahead`` bins after the last one of ``values`` (models, bins)."""
-    last = values.shape[1] - 1
-    trials = np.arange(max(0, last - ahead - TRIALS + 1), last - ahead + 1)
-    past = Past(values, np.append(trials, last), ahead, step_s)
+    """Forecast the peak of the ``width`` bins that end ``ahead`` bins after the last one of ``demand`` (models, bins).
+
+    ``width`` 1 is the bin itself. NaN is what was not observed.
+    """
+    demand = demand[:, -int(READ_S / step_s) :]
+    blocks = [
+        _try(demand[start : start + BLOCK], step_s, ahead, width, forecasters)
+        for start in range(0, max(1, len(demand)), BLOCK)
+    ]
+    combined = combine(blocks, quantile)
+    names = list(forecasters)
+    return Prediction(combined.median, combined.upper, combined.error, tuple(names[i] for i in combined.loudest))
+
+
+def _try(demand: Matrix, step_s: float, ahead: int, width: int, forecasters: Mapping[str, Forecaster]) -> Trial:
+    """What every forecaster says now, and what it would have said at the trial origins."""
+    peaks = rolling_peak(demand, width)
+    block = max(1, ahead // RESOLUTION)
+    coarse = coarsen(demand, block)
+    coarse_step_s = block * step_s
+    last = coarse.shape[1] - 1
+    origins = _origins(last, -(-ahead // block), int(TRIED_S / coarse_step_s))
+    past = Past(
+        coarse,
+        coarse if width == 1 else coarsen(peaks, block),
+        np.append(origins, last),
+        max(1, round(ahead / block)),
+        coarse_step_s,
+    )
     said = np.stack([forecaster(past) for forecaster in forecasters.values()])
-    error = values[:, trials + ahead] - said[:, :, :-1]
-    loss, now = _mean(np.abs(error)), said[:, :, -1]
-    # one that was never tried speaks only where no other can
-    chosen = np.argmin(np.where(np.isfinite(loss), loss, np.where(np.isfinite(now), 1e30, np.inf)), axis=0)
-    chosen = np.where(np.isfinite(np.take_along_axis(now, chosen[None], 0)[0]), chosen, 0)
-    models = np.arange(len(values))
-    point = now[chosen, models]
-    counting_noise = np.sqrt(point / step_s)
-    errors = np.concatenate([error[chosen, models], PRIOR_Z * counting_noise[:, None]], axis=1)
-    median = np.maximum(point + _quantile(errors, 0.5), 0)
-    upper = np.maximum(point + _quantile(errors, quantile), median)
-    return Prediction(median, upper, loss[chosen, models], tuple(list(forecasters)[i] for i in chosen))
+    truth = peaks[:, demand.shape[1] - 1 - (last - origins) * block + ahead]
+    return Trial(said[:, :, :-1], said[:, :, -1], truth, mean_of(list(coarse[:, past.origins].T)), step_s)
 
 
-def _mean(errors: NDArray[np.float32]) -> Matrix:
-    """Mean along the last axis of what is not NaN; NaN where nothing is."""
-    known = np.isfinite(errors)
-    count = known.sum(axis=-1)
-    total: Matrix = np.where(known, errors, 0).sum(axis=-1)
-    mean: Matrix = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    return mean
-
-
-def _quantile(errors: Matrix, quantile: float) -> NDArray[np.float32]:
-    """The conformal quantile of each row's n errors: the ceil((n + 1) * quantile)-th smallest; NaN are left out."""
-    ordered = np.sort(errors, axis=1)
-    count = np.isfinite(errors).sum(axis=1)
-    rank = np.clip(np.ceil((count + 1) * quantile).astype(int), 1, np.maximum(count, 1))
-    nth: NDArray[np.float32] = ordered[np.arange(len(ordered)), rank - 1]
-    return nth
+def _origins(last: int, ahead: int, reach: int) -> NDArray[np.intp]:
+    """Trial origins whose outcome is known: dense in the recent past, ever sparser before, ascending."""
+    newest = last - ahead
+    if newest < 0:
+        return np.empty(0, dtype=np.intp)
+    ages = np.unique(np.geomspace(1, min(newest, reach) + 1, TRIALS).astype(np.intp)) - 1
+    return np.asarray(newest - ages[::-1])

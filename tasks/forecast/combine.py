@@ -1,0 +1,153 @@
+"""Many forecasters, one voice: each weighs by how little it lost on the recent past, apart for each quantile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.forecast.calibrate import (
+    Array,
+    conformal_quantile,
+    corrected,
+    counting_error,
+    pinball,
+    scaled_errors,
+)
+from tasks.forecast.history import Matrix
+
+SHARPNESS = 16.0
+"""Weights go with loss^-16: a forecaster that loses 4 % more weighs half. Flat from 8 to 24 on every trace tried."""
+FAIR_SHARE = 0.9
+"""A forecaster is heard only when it could be tried at this share of the trials of the most tried one."""
+OWN_TRIES = 30.0
+"""From so many tries on a model's own errors stand alone; before, the fleet's fill in."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """What the forecasters said of a block of models, and what came."""
+
+    said: Array
+    """(forecasters, models, trials)"""
+    now: Array
+    """(forecasters, models): what they say now."""
+    truth: Matrix
+    """(models, trials): what came."""
+    usual: Array
+    """(models,): usual level of demand."""
+    step_s: float
+
+    @property
+    def level(self) -> Array:
+        """(models,): what is added to a forecast to scale its errors; half a request a bin where there was none."""
+        return np.nan_to_num(self.usual) + np.float32(0.5 / self.step_s)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Combined:
+    """Each one element a model."""
+
+    median: Array
+    upper: Array
+    error: Array
+    loudest: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """How a block's forecasters did at one quantile."""
+
+    error: Array
+    """(forecasters, models): the quantile of their scaled errors."""
+    loss: Array
+    """(forecasters, models): log of the mean pinball loss relative to the best; NaN: not tried enough."""
+    tries: Array
+    """(forecasters, models)"""
+
+
+def combine(blocks: Sequence[Trial], quantile: float) -> Combined:
+    """The median and the upper quantile of every model of every block, in order."""
+    verdicts = [_judge(block, (0.5, quantile)) for block in blocks]
+    fleet = [_fleet([verdict[i] for verdict in verdicts]) for i in range(2)]
+    spoken = []
+    for block, verdict in zip(blocks, verdicts, strict=True):
+        median, shares = _speak(block, verdict[0], fleet[0], 0.5)
+        upper, weights = _speak(block, verdict[1], fleet[1], quantile)
+        spoken.append(
+            (median, np.maximum(upper, median), _mean_error(block, verdict[0], shares), weights.argmax(axis=0))
+        )
+    median, upper, error, loudest = (np.concatenate(parts) for parts in zip(*spoken, strict=True))
+    return Combined(median, upper, error, loudest)
+
+
+def _judge(trial: Trial, quantiles: tuple[float, ...]) -> tuple[Verdict, ...]:
+    """Calibrate every forecaster on its errors, then see what it would have lost."""
+    errors = scaled_errors(trial.truth, trial.said, trial.level)
+    ordered = np.sort(errors, axis=-1)
+    is_tried = np.isfinite(errors)
+    tries = is_tried.sum(axis=-1).astype(np.float32)
+    is_heard = (tries > 0) & (tries >= FAIR_SHARE * tries.max(axis=0))
+    verdicts = []
+    for quantile in quantiles:
+        error = conformal_quantile(ordered, quantile)
+        losses = pinball(trial.truth, corrected(trial.said, error[..., None], trial.level[:, None]), quantile)
+        total = np.where(is_tried, losses, 0).sum(axis=-1)
+        # a thousandth of the level keeps a forecaster that lost nothing at all from being the only one
+        mean = np.divide(total, tries, out=np.full_like(total, np.nan), where=is_heard) + trial.level / 1000
+        loss = np.log(mean) - np.log(np.fmin.reduce(mean, axis=0))
+        verdicts.append(Verdict(error, loss, tries))
+    return tuple(verdicts)
+
+
+def _fleet(verdicts: Sequence[Verdict]) -> tuple[Array, Array]:
+    """Error and loss of each forecaster over all models, each model counting by its tries: what a cold start borrows.
+
+    Where no model tried a forecaster its error is NaN; where none tried any, the first of the list is preferred.
+    """
+    error = np.concatenate([verdict.error for verdict in verdicts], axis=1)
+    loss = np.concatenate([verdict.loss for verdict in verdicts], axis=1)
+    tries = np.concatenate([verdict.tries for verdict in verdicts], axis=1)
+    untried = np.where(np.arange(len(loss)) == 0, 0, 1).astype(np.float32)
+    fleet_loss = _mean_by_tries(loss, tries)
+    return _mean_by_tries(error, tries), np.where(np.isfinite(fleet_loss), fleet_loss, untried)
+
+
+def _mean_by_tries(values: Array, tries: Array) -> Array:
+    """(forecasters,): mean over models, weighted by tries; NaN where there is none."""
+    weights = np.where(np.isfinite(values), tries, 0)
+    total, weight = (np.nan_to_num(values) * weights).sum(axis=1), weights.sum(axis=1)
+    mean: Array = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+    return mean
+
+
+def _speak(trial: Trial, verdict: Verdict, fleet: tuple[Array, Array], quantile: float) -> tuple[Array, Array]:
+    """The quantile of each model, and each forecaster's weight in it, (forecasters, models)."""
+    fleet_error, fleet_loss = fleet
+    trust = np.minimum(verdict.tries / OWN_TRIES, 1)
+    counting = counting_error(trial.now, trial.level, trial.step_s, quantile)
+    # a new model is as uncertain as the fleet was, and at least as its own counts are
+    borrowed = np.nan_to_num(fleet_error)[:, None] if quantile <= 0.5 else np.fmax(fleet_error[:, None], counting)
+    # nothing is borrowed by what only ever saw zeros: they are zeros
+    error = trust * np.nan_to_num(verdict.error) + (1 - trust) * np.where(trial.usual > 0, borrowed, 0)
+    loss = np.where(verdict.tries.max(axis=0) > 0, verdict.loss, fleet_loss[:, None])
+    loss = trust * loss + (1 - trust) * fleet_loss[:, None]
+    is_heard = np.isfinite(loss) & np.isfinite(trial.now)
+    best = np.where(is_heard, loss, np.inf).min(axis=0)
+    weights = np.where(is_heard, np.exp(-SHARPNESS * (loss - np.where(np.isfinite(best), best, 0))), 0)
+    total = weights.sum(axis=0)
+    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    said = np.where(is_heard, corrected(trial.now, error, trial.level), 0)
+    return np.where(total > 0, (weights * said).sum(axis=0), np.nan).astype(np.float32), weights
+
+
+def _mean_error(trial: Trial, verdict: Verdict, weights: Array) -> Array:
+    """(models,): mean absolute error of the forecasters' medians, weighted as they are; NaN: never tried."""
+    misses = np.abs(trial.truth - corrected(trial.said, verdict.error[..., None], trial.level[:, None]))
+    is_tried = np.isfinite(misses)
+    tries = is_tried.sum(axis=-1)
+    mean = np.where(is_tried, misses, 0).sum(axis=-1) / np.maximum(tries, 1)
+    error: Array = np.where(tries.max(axis=0) > 0, (weights * mean).sum(axis=0), np.nan)
+    return error
