@@ -45,7 +45,7 @@ def measure(report: Report, url: str) -> Report:
 
 def _increase(history: pd.DataFrame, model: str) -> pd.Series[float]:
     """The increase of a model's counters in each window, over all its copies, by the window's end."""
-    if "model" not in history:
+    if "model" not in history or not (history["model"] == model).any():
         return pd.Series(dtype=float)
     counters = history[history["model"] == model]
     labels = [label for label in counters.columns if label not in ("time", "value")]
