@@ -66,40 +66,42 @@ class Verdict:
     """(forecasters, models): log of the mean pinball loss relative to the best; NaN: not tried enough."""
     tries: Array
     """(forecasters, models)"""
+    mean_rps: Array
+    """(forecasters, models): the mean pinball loss itself; at the median, half the mean absolute error."""
 
 
-def combine(blocks: Sequence[Trial], quantile: float) -> Combined:
-    """The median and the upper quantile of every model of every block, in order."""
-    verdicts = [_judge(block, (0.5, quantile)) for block in blocks]
-    fleet = [_fleet([verdict[i] for verdict in verdicts]) for i in range(2)]
+def combine(blocks: Sequence[tuple[Trial, Verdict, Verdict]], quantile: float) -> Combined:
+    """The median and the upper quantile of every model of every judged block, in order."""
+    fleet_median = _fleet([verdict for _, verdict, _ in blocks])
+    fleet_upper = _fleet([verdict for _, _, verdict in blocks])
     spoken = []
-    for block, verdict in zip(blocks, verdicts, strict=True):
-        median, shares = _speak(block, verdict[0], fleet[0], 0.5)
-        upper, weights = _speak(block, verdict[1], fleet[1], quantile)
-        spoken.append(
-            (median, np.maximum(upper, median), _mean_error(block, verdict[0], shares), weights.argmax(axis=0))
-        )
+    for trial, at_median, at_upper in blocks:
+        median, shares = _speak(trial, at_median, fleet_median, 0.5)
+        upper, weights = _speak(trial, at_upper, fleet_upper, quantile)
+        spoken.append((median, np.maximum(upper, median), _mean_error(at_median, shares), weights.argmax(axis=0)))
     median, upper, error, loudest = (np.concatenate(parts) for parts in zip(*spoken, strict=True))
     return Combined(median, upper, error, loudest)
 
 
-def _judge(trial: Trial, quantiles: tuple[float, ...]) -> tuple[Verdict, ...]:
-    """Calibrate every forecaster on its errors, then see what it would have lost."""
+def judge(trial: Trial, quantile: float) -> tuple[Trial, Verdict, Verdict]:
+    """Calibrate every forecaster on its errors, then see what it would have lost: at the median, at the quantile."""
     errors = scaled_errors(trial.truth, trial.said, trial.level)
     ordered = np.sort(errors, axis=-1)
     is_tried = np.isfinite(errors)
     tries = is_tried.sum(axis=-1).astype(np.float32)
     is_heard = (tries > 0) & (tries >= FAIR_SHARE * tries.max(axis=0))
-    verdicts = []
-    for quantile in quantiles:
+
+    def at(quantile: float) -> Verdict:
         error = conformal_quantile(ordered, quantile)
-        losses = pinball(trial.truth, corrected(trial.said, error[..., None], trial.level[:, None]), quantile)
-        total = np.where(is_tried, losses, 0).sum(axis=-1)
+        said = corrected(trial.said, error[..., None], trial.level[:, None])
+        total = np.where(is_tried, pinball(trial.truth, said, quantile), 0).sum(axis=-1)
         # a thousandth of the level keeps a forecaster that lost nothing at all from being the only one
-        mean = np.divide(total, tries, out=np.full_like(total, np.nan), where=is_heard) + trial.level / 1000
-        loss = np.log(mean) - np.log(np.fmin.reduce(mean, axis=0))
-        verdicts.append(Verdict(error, loss, tries))
-    return tuple(verdicts)
+        mean = np.divide(total, tries, out=np.full_like(total, np.nan), where=is_heard)
+        loss = np.log(mean + trial.level / 1000)
+        loss -= np.fmin.reduce(loss, axis=0)
+        return Verdict(error, loss, tries, mean)
+
+    return trial, at(0.5), at(quantile)
 
 
 def _fleet(verdicts: Sequence[Verdict]) -> tuple[Array, Array]:
@@ -143,11 +145,7 @@ def _speak(trial: Trial, verdict: Verdict, fleet: tuple[Array, Array], quantile:
     return np.where(total > 0, (weights * said).sum(axis=0), np.nan).astype(np.float32), weights
 
 
-def _mean_error(trial: Trial, verdict: Verdict, weights: Array) -> Array:
+def _mean_error(at_median: Verdict, weights: Array) -> Array:
     """(models,): mean absolute error of the forecasters' medians, weighted as they are; NaN: never tried."""
-    misses = np.abs(trial.truth - corrected(trial.said, verdict.error[..., None], trial.level[:, None]))
-    is_tried = np.isfinite(misses)
-    tries = is_tried.sum(axis=-1)
-    mean = np.where(is_tried, misses, 0).sum(axis=-1) / np.maximum(tries, 1)
-    error: Array = np.where(tries.max(axis=0) > 0, (weights * mean).sum(axis=0), np.nan)
-    return error
+    error: Array = 2 * np.where(weights > 0, weights * np.nan_to_num(at_median.mean_rps), 0).sum(axis=0)
+    return np.where(at_median.tries.max(axis=0) > 0, error, np.nan)

@@ -7,13 +7,14 @@ speak loudest. Nothing is remembered between ticks: the losses are those of the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.forecast.calibrate import Array
-from tasks.forecast.combine import Trial, combine
+from tasks.forecast.combine import Trial, Verdict, combine, judge
 from tasks.forecast.forecasters import FORECASTERS, Forecaster, Past
 from tasks.forecast.history import Matrix, coarsen, mean_of, rolling_peak
 
@@ -27,6 +28,10 @@ RESOLUTION = 8
 """Coarse bins in a horizon: detail finer than an eighth of the horizon says nothing about its end."""
 BLOCK = 512
 """Models that are worked on together: their matrices then stay in the processor's cache."""
+
+
+WORKERS = 2
+"""Blocks worked on at a time: numpy lets go of the interpreter's lock."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +60,12 @@ def predict(
     ``width`` 1 is the bin itself. NaN is what was not observed.
     """
     demand = demand[:, -int(READ_S / step_s) :]
-    blocks = [
-        _try(demand[start : start + BLOCK], step_s, ahead, width, forecasters)
-        for start in range(0, max(1, len(demand)), BLOCK)
-    ]
-    combined = combine(blocks, quantile)
+
+    def judged(start: int) -> tuple[Trial, Verdict, Verdict]:
+        return judge(_try(demand[start : start + BLOCK], step_s, ahead, width, forecasters), quantile)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        combined = combine(list(pool.map(judged, range(0, max(1, len(demand)), BLOCK))), quantile)
     names = list(forecasters)
     return Prediction(combined.median, combined.upper, combined.error, tuple(names[i] for i in combined.loudest))
 
