@@ -133,3 +133,10 @@ def _fetch(package: str, folder: Path) -> None:
         subprocess.run(download, cwd=folder, capture_output=True, check=False)
     for archive in folder.glob("*.deb"):
         subprocess.run(["dpkg", "-x", str(archive), str(folder)], capture_output=True, check=False)
+
+
+if __name__ == "__main__":
+    try:
+        check_platform()
+    except MachineError as error:
+        sys.exit(str(error))

@@ -41,6 +41,8 @@ START_S = 60.0
 """A service that is not up by then will not come up: its log says why."""
 PREFECT_START_S = 180.0
 """The first start of its server on a busy machine creates the database."""
+TRIES = 3
+"""A port may be taken for a moment; a program that ends this often ends for a reason."""
 STOP_S = 60.0
 POLL_S = 0.1
 LEAK_S = 60.0
@@ -88,15 +90,19 @@ def down(folder: Path, say: Say) -> None:
         _until(lambda: not processes(folder), 2.0)
         state.supervisor_socket.unlink(missing_ok=True)
         Gateway(state).forget_all()
-    left = processes(folder)
-    for pid in left:
+    _end_orphans(folder)
+    for name in ("wanted", "run", "prometheus/targets"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    remove_leaked_memory()
+
+
+def _end_orphans(folder: Path) -> None:
+    """End what lost its supervisor: nothing can adopt it."""
+    for pid in processes(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     if not _until(lambda: not processes(folder), STOP_S):
         raise FleetError(f"still running: {', '.join(map(str, processes(folder)))}")
-    for name in ("wanted", "run", "prometheus/targets"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    remove_leaked_memory()
 
 
 def processes(folder: Path) -> list[int]:
@@ -163,8 +169,7 @@ def _state(config: Config, folder: Path) -> State:
         before = read_state(folder)
     is_running = before is not None and Supervisor(before.supervisor_socket).is_running()
     if before and not is_running:
-        if left := processes(folder):
-            raise FleetError(f"processes of a fleet that ended are left ({', '.join(map(str, left))}): make down")
+        _end_orphans(folder)
         if not all(is_free(port) for port in before.ports):
             before = None
     state = choose_state(folder, config, keep=before)
@@ -252,10 +257,18 @@ def _start_prefect(state: State, supervisor: Supervisor, config_path: Path, say:
 
 
 def _require(is_up: Callable[[], bool], state: State, program: str, timeout_s: float = START_S) -> None:
-    if not _until(is_up, timeout_s):
+    """Wait until it is up; a program that keeps ending is not waited for."""
+    supervisor = Supervisor(state.supervisor_socket)
+    pids: set[int] = set()
+
+    def is_settled() -> bool:
+        pids.add(supervisor.programs()[program]["pid"])
+        return is_up() or len(pids - {0}) > TRIES
+
+    if not _until(is_settled, timeout_s) or not is_up():
         log = state.folder / "logs" / f"{program}.log"
         last = log.read_text(errors="replace")[-1500:] if log.exists() else ""
-        raise FleetError(f"{program} did not come up within {timeout_s:g} s; the end of {log}:\n{last}")
+        raise FleetError(f"{program} does not come up; the end of {log}:\n{last}")
 
 
 def _until(is_so: Callable[[], bool], timeout_s: float) -> bool:

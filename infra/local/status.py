@@ -23,18 +23,18 @@ def show(live: LocalFleet, console: Console) -> None:
     replicas = live.replicas()
     _addresses(live, console)
     routes = live.routes()
-    table = Table("replica", "pool", "state", "memory MB", "inference", "control", "copies (in brackets: not routed)")
+    table = Table("replica", "state", "MB", "HTTP", "gRPC", "copies")
     for replica in replicas:
         table.add_row(
             replica.name,
-            replica.pool,
             f"{replica.state} {replica.detail}".strip(),
             f"{replica.memory_bytes / MB:.0f}",
-            replica.http,
-            replica.grpc,
+            replica.http.rpartition(":")[2],
+            replica.grpc.rpartition(":")[2],
             _copies(replica, routes),
         )
     console.print(table)
+    console.print("in brackets: not routed", style="dim")
     for pool in live.pools():
         console.print(f"pool {pool.name}: {pool.replicas} of {pool.min_replicas} to {pool.max_replicas} replicas")
 
