@@ -136,15 +136,34 @@ class Routing:
         found = {name_of(thing): thing for thing in self._api.items(path, labelSelector=MANAGED)}
         for thing in wanted:
             there = found.pop(name_of(thing), None)
-            if there is None or not _covers(there, thing):
-                # what is not ours is not taken over: the API server refuses, and names whose it is
-                self._api.patch(f"{path}/{name_of(thing)}", thing, APPLY, force=there is not None)
+            if there is None:
+                self._create(path, thing)
+            elif not _covers(there, {"metadata": thing["metadata"], "spec": thing["spec"]}):  # a list leaves kinds out
+                self._put_right(f"{path}/{name_of(thing)}", there, thing)
         for name in found:
             try:
                 self._api.call(Call("DELETE", f"{path}/{name}"))
             except ApiError as error:
                 if error.status != 404:
                     raise
+
+    def _create(self, path: str, thing: Json) -> None:
+        try:
+            self._api.call(Call("POST", path, {"fieldManager": MANAGER}, thing))
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            what = f"{thing['kind']} {self._api.namespace}/{name_of(thing)}"
+            remedy = f"rename it, or label it {MANAGED} to give it away"
+            raise ApiError(409, f"{what} is there and not ours, so it is left alone: {remedy}") from error
+
+    def _put_right(self, path: str, there: Json, thing: Json) -> None:
+        """By server-side apply: fields that we do not name stay as they are. In a selector what we do not name goes:
+        old API servers would merge it."""
+        surplus = there["spec"].get("selector", {}).keys() - thing["spec"].get("selector", {}).keys()
+        if surplus:
+            self._api.patch(path, {"spec": {"selector": dict.fromkeys(surplus)}})
+        self._api.patch(path, thing, APPLY, force=True)
 
 
 def _service(model: str) -> Json:

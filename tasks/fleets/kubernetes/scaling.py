@@ -11,6 +11,7 @@ from tasks.fleets.kubernetes.call import Json
 from tasks.fleets.kubernetes.names import DELETION_COST, LEAVING_COST
 from tasks.fleets.kubernetes.picture import Picture
 from tasks.fleets.kubernetes.pods import (
+    has_gate,
     is_emptied,
     is_leaving,
     is_terminating,
@@ -24,6 +25,8 @@ from tasks.fleets.kubernetes.routing import Routing
 SETTLE_S = 30.0
 """The controllers create or delete a pod within a second or two of a new count."""
 LOOK_S = 0.2
+SEEN_S = 1.0
+"""The controllers see pods and counts through two watches, milliseconds apart: this keeps their order."""
 CONFLICTS = 8
 """Writes of the count that meet somebody else's; each time it is read and reckoned again."""
 
@@ -60,6 +63,7 @@ class Scaling:
         self._refuse_if_not_ours(pool)
         self._routing.set_gate(pod_name, is_carrying=False)
         self._routing.mark(pod_name, {}, {DELETION_COST: str(LEAVING_COST)})
+        self._wait_until_chosen(pod_name, deadline)
         with self._lock_by_pool[pool]:
             # of several emptied pods another may be taken first: then the count goes down once more
             while pod_name in (before := self._alive(pool)):
@@ -67,6 +71,14 @@ class Scaling:
                 taken = before.keys() - self._alive(pool).keys()
                 if lost := [name for name in taken if not is_emptied(before[name])]:
                     raise ApiError(409, f"pod {', '.join(lost)} was taken instead of {pod_name}, which was emptied")
+
+    def _wait_until_chosen(self, pod_name: str, deadline: float) -> None:
+        """The closed gate makes the pod unready, and the controller must have seen that before it sees the count."""
+        while (pod := self._picture.pods(max_age_s=0).get(pod_name)) and has_gate(pod) and is_true(pod, "Ready"):
+            if time.monotonic() > deadline:
+                raise ApiError(0, f"pod {pod_name} stays ready though its gate is closed: is its kubelet running?")
+            time.sleep(LOOK_S)
+        time.sleep(SEEN_S)
 
     def _lower(self, pool: str, deadline: float) -> None:
         """Lower the count by the marked pods that are there, and wait until as many are gone. Done again, it does
