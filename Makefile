@@ -13,7 +13,7 @@ help: ## what there is
 
 install: .venv/.synced .venv-triton/.synced ## both environments: ours, and Triton's own
 
-.venv/.uv: requirements/uv.txt
+$(BIN)/uv: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo not there)." \
 	    "Install one and name it: make install PYTHON=python3.12" >&2; exit 1; }
@@ -21,9 +21,9 @@ install: .venv/.synced .venv-triton/.synced ## both environments: ours, and Trit
 	  echo "$(PYTHON) cannot make environments: apt install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
-	@touch $@
+	@touch $@  # the wheel's own time may be older than its requirement
 
-.venv/.synced: requirements/dev.txt requirements/uv.txt | .venv/.uv
+.venv/.synced: requirements/dev.txt requirements/uv.txt | $(BIN)/uv
 	@echo "installing into .venv"
 	@cat requirements/uv.txt requirements/dev.txt | VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes -
 	@touch $@
