@@ -18,7 +18,7 @@ from tasks.forecast.combine import Trial, Verdict, combine, judge
 from tasks.forecast.forecasters import FORECASTERS, Forecaster, Past
 from tasks.forecast.history import Matrix, coarsen, mean_of, rolling_peak
 
-TRIALS = 256
+TRIALS = 192
 """Origins at which the forecasters are tried, at most."""
 TRIED_S = 7 * 86_400.0
 """How far back they are tried."""
