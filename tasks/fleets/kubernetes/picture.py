@@ -74,6 +74,10 @@ class Picture:
                 self._read_at = time.monotonic()
             return dict(self._pods)
 
+    def pod(self, name: str) -> Json | None:
+        """One pod; looked for again before it is called gone."""
+        return self.pods().get(name) or self.pods(max_age_s=0).get(name)
+
     def keep(self, pod: Json) -> None:
         """Take over a pod as the API server answered it to a write of ours."""
         with self._lock:

@@ -60,7 +60,7 @@ class Routing:
     def route(self, model: str, pod_name: str) -> None:
         """Label the pod, open its gate, and wait until its endpoint is in the model's EndpointSlices and known."""
         key, value = model_label(model)
-        pod = self._picture.pods().get(pod_name)
+        pod = self._picture.pod(pod_name)
         if pod is None:
             raise ApiError(404, f"pod {pod_name} is gone")
         cost = str(len(labelled_models(pod) | {model}))
@@ -71,7 +71,7 @@ class Routing:
     def unroute(self, model: str, pod_name: str) -> None:
         """Take the label off, wait until the endpoint is gone and that is known; an emptied pod's gate closes."""
         key, _ = model_label(model)
-        pod = self._picture.pods().get(pod_name)
+        pod = self._picture.pod(pod_name)
         if pod is None:
             return
         left = labelled_models(pod) - {model}
@@ -86,8 +86,8 @@ class Routing:
 
     def set_gate(self, pod_name: str, is_carrying: bool) -> None:
         """Set the readiness gate, where the pod has one and it is not so already."""
-        pod = self._picture.pods()[pod_name]
-        if not has_gate(pod) or is_true(pod, GATE) == is_carrying:
+        pod = self._picture.pod(pod_name)
+        if pod is None or not has_gate(pod) or is_true(pod, GATE) == is_carrying:
             return
         condition = {"type": GATE, "status": str(is_carrying), "lastTransitionTime": _now()}
         path = self._api.path("v1", "pods", pod_name, "status")
