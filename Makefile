@@ -21,7 +21,7 @@ $(BIN)/uv: requirements/uv.txt
 	  echo "$(PYTHON) cannot make environments: apt install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
-	@touch $@  # the wheel's own time may be older than its requirement
+	@touch -c $@; test -x $@ || { echo "$@ is missing: remove .venv, then make install" >&2; exit 1; }
 
 .venv/.synced: requirements/dev.txt requirements/uv.txt | $(BIN)/uv
 	@echo "installing into .venv"

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from infra.local.checks import MachineError
 from infra.local.fleet import FleetError, Say, down, up
+from infra.local.leftovers import LeftoverError
 from infra.local.models import RepositoryError
 from infra.local.prefect import PrefectError
 from infra.local.status import show
@@ -19,7 +20,16 @@ from tasks.config import ConfigError, read_config
 from tasks.fleets import FleetUnreadableError
 
 CONFIG = Path("infra/local/placement.yaml")
-EXPECTED = (MachineError, FleetError, RepositoryError, PrefectError, ConfigError, FleetUnreadableError, OSError)
+EXPECTED = (
+    MachineError,
+    FleetError,
+    LeftoverError,
+    RepositoryError,
+    PrefectError,
+    ConfigError,
+    FleetUnreadableError,
+    OSError,
+)
 
 
 def main() -> None:

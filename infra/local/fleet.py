@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import http.client
-import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,9 +16,9 @@ from pathlib import Path
 
 from infra.local import prefect
 from infra.local.checks import check_libpython, check_platform, site_packages, tool, triton_python
+from infra.local.leftovers import end_processes, processes, remove_leaked_memory, shared_memory
 from infra.local.models import build
 from infra.local.programs import (
-    FLEET_VARIABLE,
     Tools,
     envoy_bootstrap,
     programs,
@@ -45,8 +43,6 @@ TRIES = 3
 """A port may be taken for a moment; a program that ends this often ends for a reason."""
 STOP_S = 60.0
 POLL_S = 0.1
-LEAK_S = 60.0
-"""A region of shared memory this old, which no process has mapped, is nobody's."""
 
 
 class FleetError(Exception):
@@ -80,6 +76,7 @@ def up(config: Config, config_path: Path, say: Say, has_prefect: bool = True) ->
 def down(folder: Path, say: Say) -> None:
     """Stop everything of the fleet in this folder, also what lost its parent; its history stays. Idempotent."""
     folder = folder.absolute()
+    regions = shared_memory(folder)
     with contextlib.suppress(StateError):
         state = read_state(folder)
         supervisor = Supervisor(state.supervisor_socket)
@@ -90,49 +87,12 @@ def down(folder: Path, say: Say) -> None:
         _until(lambda: not processes(folder), 2.0)
         state.supervisor_socket.unlink(missing_ok=True)
         Gateway(state).forget_all()
-    _end_orphans(folder)
+    end_processes(folder)
     for name in ("wanted", "run", "prometheus/targets"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    for region in regions:
+        region.unlink(missing_ok=True)
     remove_leaked_memory()
-
-
-def _end_orphans(folder: Path) -> None:
-    """End what lost its supervisor: nothing can adopt it."""
-    for pid in processes(folder):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    if not _until(lambda: not processes(folder), STOP_S):
-        raise FleetError(f"still running: {', '.join(map(str, processes(folder)))}")
-
-
-def processes(folder: Path) -> list[int]:
-    """Every process that the fleet in this folder started, by what they inherited."""
-    mark = f"{FLEET_VARIABLE}={folder}".encode()
-    found = []
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if process.name.isdigit() and mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append(int(process.name))
-    return [pid for pid in found if pid != os.getpid()]
-
-
-def remove_leaked_memory(now: float | None = None) -> None:
-    """Remove the shared memory that killed Python stubs left: regions that no process has mapped."""
-    now = time.time() if now is None else now
-    old = [
-        path
-        for path in Path("/dev/shm").glob("triton_python_backend_shm_region_*")
-        if path.owner() == Path("/proc/self").owner() and now - path.stat().st_mtime > LEAK_S
-    ]
-    if not old:
-        return
-    mapped = set()
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            maps = (process / "maps").read_text() if process.name.isdigit() else ""
-            mapped |= {path for path in old if str(path) in maps}
-    for path in set(old) - mapped:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -169,7 +129,7 @@ def _state(config: Config, folder: Path) -> State:
         before = read_state(folder)
     is_running = before is not None and Supervisor(before.supervisor_socket).is_running()
     if before and not is_running:
-        _end_orphans(folder)
+        end_processes(folder)
         if not all(is_free(port) for port in before.ports):
             before = None
     state = choose_state(folder, config, keep=before)

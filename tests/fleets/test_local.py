@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from infra.local.fleet import down, processes, up
+from infra.local.fleet import down, up
+from infra.local.leftovers import processes, shared_memory
 from tasks.config import read_config
 from tasks.fleets import FleetBusyError, FleetUnreadableError
 from tasks.fleets.local import LocalFleet
@@ -176,9 +177,13 @@ def test_up_twice_changes_nothing_and_down_leaves_nothing(tmp_path: Path) -> Non
         live = up(fleet.config, fleet.config_path, say=print, has_prefect=False)
         assert {name: pid_of(fleet, name) for name in before} == before
         assert live.state == fleet.live.state
-        os.kill(pid_of(fleet, "small-1"), signal.SIGKILL)
+        fleet.load("vad", "small-0")
+        regions = shared_memory(live.state.folder)
+        assert regions
+        os.kill(pid_of(fleet, "small-0"), signal.SIGKILL)
         down(live.state.folder, say=print)
         assert processes(live.state.folder) == []
+        assert not [region for region in regions if region.exists()]
         with pytest.raises(FleetUnreadableError, match="make up"):
             live.replicas()
         down(live.state.folder, say=print)
