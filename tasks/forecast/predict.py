@@ -73,7 +73,7 @@ def predict(
 def _try(demand: Matrix, step_s: float, ahead: int, width: int, forecasters: Mapping[str, Forecaster]) -> Trial:
     """What every forecaster says now, and what it would have said at the trial origins."""
     peaks = rolling_peak(demand, width)
-    block = max(1, ahead // RESOLUTION)
+    block = max(1, min(ahead // RESOLUTION, demand.shape[1]))
     coarse = coarsen(demand, block)
     coarse_step_s = block * step_s
     last = coarse.shape[1] - 1

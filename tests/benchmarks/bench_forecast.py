@@ -113,7 +113,7 @@ def autos(values: Matrix, ahead: int, origins: Matrix) -> Iterator[tuple[str, Sa
                 if len(seen) < 20:
                     continue
                 said = model.forecast(seen, h=ahead, level=[80])
-                median[row, column], upper[row, column] = said["mean"][-1], said["hi-80"][-1]
+                median[row, column], upper[row, column] = np.asarray(said["mean"])[-1], np.asarray(said["hi-80"])[-1]
         yield type(model).__name__, (np.maximum(median, 0), np.maximum(upper, 0))
 
 
