@@ -41,6 +41,7 @@ def reconcile(mode: Literal["plan", "apply"] = "apply", config: str = "infra/loc
         steps = run(plan, observation, placement, sizings, limits)
         outcomes = run(act, steps, live, observation, settings, should_stop=should_stop) if mode == "apply" else ()
     tick = Tick(mode, observation, forecasts, sizings, placement, steps, outcomes, run.seconds_by_phase)
+    live.tell(tick)
     line = run(record, tick, live.pushgateway_url)
     get_run_logger().info(line)
     return Completed(message=line)

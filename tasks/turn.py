@@ -32,7 +32,8 @@ LOOK_S = 2.0
 
 @contextmanager
 def turn(live: LiveFleet, mode: str, wait_s: float) -> Iterator[Callable[[], bool]]:
-    """Hold the fleet's lock (``apply``), and give ``should_stop`` for ``act``: True once this run may act no more.
+    """Hold the fleet's lock (``apply``), and give ``should_stop`` for ``act``: True once this run may act no more, since
+    it was cancelled or the lock was lost.
 
     Raises:
         FleetBusyError: another tick still acts after ``wait_s``.
@@ -40,7 +41,7 @@ def turn(live: LiveFleet, mode: str, wait_s: float) -> Iterator[Callable[[], boo
     with live.exclusive(wait_s) if mode == "apply" else nullcontext():
         waiting = _Waiting.of_this_run()
         began = datetime.now(UTC)
-        yield waiting.should_stop
+        yield lambda: waiting.should_stop() or (mode == "apply" and not live.still_exclusive())
         waiting.coalesce(keep=0, asked_before=began)
 
 
