@@ -32,8 +32,8 @@ LOOK_S = 2.0
 
 @contextmanager
 def turn(live: LiveFleet, mode: str, wait_s: float) -> Iterator[Callable[[], bool]]:
-    """Hold the fleet's lock (``apply``), and give ``should_stop`` for ``act``: True once this run may act no more, since
-    it was cancelled or the lock was lost.
+    """Hold the fleet's lock (``apply``), and give ``should_stop`` for ``act``: True once this run may act no more,
+    since it was cancelled or the lock was lost.
 
     Raises:
         FleetBusyError: another tick still acts after ``wait_s``.
