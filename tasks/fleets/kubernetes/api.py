@@ -28,7 +28,6 @@ RETRIED = (0, 408, 429, 500, 502, 503, 504)
 """Throttled, not answered, or not for now."""
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-APPLY = "application/apply-patch+yaml"
 
 
 class ApiError(FleetUnreadableError):
@@ -170,7 +169,8 @@ def _refusal(call: Call, status: int, content: bytes) -> ApiError:
         text = content[:200].decode(errors="replace")
     why = f"the Kubernetes API answers {status} to {call}: {text}"
     if status == 403:
-        why += f"; remedy: a Role that grants the verb {call.verb!r} on {call.resource!r}, as the chart's does"
+        verbs = " and ".join(map(repr, call.verbs))
+        why += f"; remedy: a Role that grants {verbs} on {call.resource!r}, as the chart's does"
     return ApiError(status, why)
 
 

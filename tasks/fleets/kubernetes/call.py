@@ -8,6 +8,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
+APPLY = "application/apply-patch+yaml"
+"""Content type of server-side apply."""
 _VERB = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -35,11 +37,11 @@ class Call:
         return "watch" in self.query
 
     @property
-    def verb(self) -> str:
-        """As in a Role."""
+    def verbs(self) -> tuple[str, ...]:
+        """As in a Role. What is applied is created where it is not there."""
         if self.method == "GET" and not self._parts[1]:
-            return "watch" if self.is_watch else "list"
-        return _VERB[self.method]
+            return ("watch",) if self.is_watch else ("list",)
+        return ("create", "patch") if self.kind == APPLY else (_VERB[self.method],)
 
     @property
     def resource(self) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.decision import Hold, Outcome, Result, StepKind, Tick
-from tasks.fleets.kubernetes.api import APPLY, MANAGER, Api, ApiError
-from tasks.fleets.kubernetes.call import Json
+from tasks.fleets.kubernetes.api import MANAGER, Api, ApiError
+from tasks.fleets.kubernetes.call import APPLY, Json
 from tasks.fleets.kubernetes.pods import name_of
 from tasks.world import Fleet
 

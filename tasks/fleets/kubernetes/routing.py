@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from tasks.config import GatewaySection, KubernetesSection
-from tasks.fleets.kubernetes.api import APPLY, MANAGER, STRATEGIC, Api, ApiError
-from tasks.fleets.kubernetes.call import Call, Json
+from tasks.fleets.kubernetes.api import MANAGER, STRATEGIC, Api, ApiError
+from tasks.fleets.kubernetes.call import APPLY, Call, Json
 from tasks.fleets.kubernetes.names import (
     DELETION_COST,
     GATE,

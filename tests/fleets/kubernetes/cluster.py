@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from pathlib import Path
+
+import yaml
 
 from tasks.config import Config
 from tasks.fleets.kubernetes import KubernetesFleet
@@ -14,6 +19,24 @@ from tests.fleets.kubernetes.control_plane import ADMIN, ControlPlane
 from tests.fleets.kubernetes.kubelet import Kubelet, Run
 
 MODELS = ("echo", "other", "slow")
+Right = tuple[str, str, list[str]]
+"""API group, resource, verbs."""
+CHART = Path("infra/helm/triton-placement/templates/access.yaml")
+_numbers = itertools.count(1)
+
+
+def chart_rights(role: str) -> list[Right]:
+    """What the chart grants to the ``worker`` or the ``listener``, nodes included."""
+    wanted = {"worker": ("worker", "nodes"), "listener": ("listener",)}[role]
+    rights: list[Right] = []
+    of = ""
+    for line in CHART.read_text().splitlines():
+        if named := re.search(r'"of" "(\w+)"', line):
+            of = named[1] if line.strip().startswith("name:") else of
+        elif line.startswith("  - {apiGroups:") and of in wanted:
+            (rule,) = yaml.safe_load(line)
+            rights += [(group, r, rule["verbs"]) for group in rule["apiGroups"] for r in rule["resources"]]
+    return rights
 
 
 class Cluster:
@@ -43,6 +66,30 @@ class Cluster:
     def fleet(self, config: Config | None = None, token: str = ADMIN, give_up_s: float = 25.0) -> KubernetesFleet:
         """A fleet of its own, as another process would have it."""
         return KubernetesFleet(config or self.config("small"), self.plane.api(self.namespace, token, give_up_s))
+
+    def delete(self, group_version: str, resource: str, name: str) -> None:
+        self.api.call(Call("DELETE", self.api.path(group_version, resource, name)))
+
+    def account(self, rights: Iterable[Right]) -> str:
+        """The token of a new service account with exactly these rights."""
+        name = f"account-{next(_numbers)}"
+        self.create("v1", "serviceaccounts", {"metadata": {"name": name}})
+        for kind, where, cluster_wide in (("Role", self.namespace, False), ("ClusterRole", "", True)):
+            rules = [
+                {"apiGroups": [group], "resources": [resource], "verbs": verbs}
+                for group, resource, verbs in rights
+                if (resource == "nodes") is cluster_wide and verbs
+            ]
+            root = "/apis/rbac.authorization.k8s.io/v1" + (f"/namespaces/{where}" if where else "")
+            of = {"metadata": {"name": f"{self.namespace}-{name}"}}
+            self.api.call(Call("POST", f"{root}/{kind.lower()}s", body=of | {"rules": rules}))
+            subjects = [{"kind": "ServiceAccount", "name": name, "namespace": self.namespace}]
+            role = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": of["metadata"]["name"]}
+            self.api.call(
+                Call("POST", f"{root}/{kind.lower()}bindings", body=of | {"roleRef": role, "subjects": subjects})
+            )
+        path = self.api.path("v1", "serviceaccounts", name, "token")
+        return str(self.api.call(Call("POST", path, body={"spec": {}}))["status"]["token"])
 
     def label(self, pod: str, key: str, value: str | None) -> None:
         """As somebody would with kubectl."""

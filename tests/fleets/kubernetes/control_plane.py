@@ -5,6 +5,7 @@ The binaries are in the folder that ``KUBEBUILDER_ASSETS`` names, as envtest has
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -23,7 +24,7 @@ from tasks.fleets.kubernetes.api import Api
 from tasks.fleets.kubernetes.connection import api_client
 from tests.triton_server import free_ports
 
-ADMIN, NOBODY = "admin-token", "nobody-token"
+ADMIN = "admin-token"
 HOST = "127.0.0.1"
 START_S = 60.0
 CONTROLLERS = ("nodelifecycle", "podgc", "nodeipam", "route", "cloud-node-lifecycle", "service", "attachdetach")
@@ -48,8 +49,7 @@ class ControlPlane:
 
     def start(self) -> None:
         _make_keys(self.folder)
-        users = f"{ADMIN},admin,1,system:masters\n{NOBODY},nobody,2,\n"
-        (self.folder / "tokens.csv").write_text(users)
+        (self.folder / "tokens.csv").write_text(f"{ADMIN},admin,1,system:masters\n")
         self.kubeconfig(ADMIN)
         self._run("etcd", *self._etcd())
         self.start_api_server()
@@ -84,7 +84,7 @@ class ControlPlane:
 
     def kubeconfig(self, token: str, namespace: str = "default") -> Path:
         """A kubeconfig with this token."""
-        path = self.folder / f"kubeconfig-{token}-{namespace}"
+        path = self.folder / f"kubeconfig-{namespace}-{hashlib.sha256(token.encode()).hexdigest()[:8]}"
         context = {"cluster": "test", "user": "test", "namespace": namespace}
         content: dict[str, Any] = {
             "apiVersion": "v1",

@@ -127,8 +127,6 @@ def address(number: int) -> str:
     return f"10.244.{number // 200}.{number % 200 + 10}"
 
 
-def create_nodes(api: Api) -> None:
-    for name, zone in NODES.items():
-        labels = {"topology.kubernetes.io/zone": zone, "nvidia.com/gpu.product": "TEST-GPU"}
-        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
-        api.call(Call("POST", "/api/v1/nodes", body=body))
+def create_node(api: Api, name: str) -> None:
+    labels = {"topology.kubernetes.io/zone": NODES[name]}
+    api.call(Call("POST", "/api/v1/nodes", body={"metadata": {"name": name, "labels": labels}}))
