@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import multiprocessing
-import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing import Pipe
+from pathlib import Path
 
-from infra.load.open_loop import Options, Progress, run
+from infra.load.open_loop import Options, Progress
 from infra.load.profile import Mark, Profile
 from infra.load.report import Report
+
+ROOT = Path(__file__).parents[2]
 
 
 class LoadDiedError(Exception):
@@ -20,19 +22,17 @@ class LoadDiedError(Exception):
 
 
 class Background:
-    """A run under way. Callbacks are called from a thread of this process."""
+    """A run under way. Callbacks are called from threads of this process."""
 
     def __init__(self, profile: Profile, gateway: str, options: Options) -> None:
-        # spawned, not forked: the parent may have threads and event loops of its own
-        context = multiprocessing.get_context("spawn")
-        self._connection, child = context.Pipe()
-        self._process = context.Process(
-            target=_main, args=(child, profile, gateway, options.timeout_s), name="load", daemon=True
-        )
         self._options = options
         self._report: Report | None = None
-        self._process.start()
+        self._connection, child = Pipe()
+        command = [sys.executable, "-m", "infra.load.child", str(child.fileno())]
+        # a session of its own: Ctrl-C reaches only the parent, which decides what it means
+        self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[child.fileno()], start_new_session=True)
         child.close()
+        self._connection.send((profile, gateway, options.timeout_s))
         self._reader = threading.Thread(target=self._read, name="load-events", daemon=True)
         self._reader.start()
 
@@ -40,13 +40,18 @@ class Background:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.is_alive():
-            self._process.terminate()
-        self._process.join()
+        self._process.terminate()
+        self._process.wait()
+        self._reader.join()
+        self._connection.close()
 
     @property
     def is_running(self) -> bool:
-        return self._process.is_alive() and self._report is None
+        return self._process.poll() is None and self._report is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def wait(self) -> Report:
         """The report, when the run is over.
@@ -55,9 +60,9 @@ class Background:
             LoadDiedError: the process ended without one.
         """
         self._reader.join()
-        self._process.join()
+        code = self._process.wait()
         if self._report is None:
-            raise LoadDiedError(f"the load generator ended with exit code {self._process.exitcode} and no report")
+            raise LoadDiedError(f"the load generator ended with exit code {code} and no report")
         return self._report
 
     def stop(self) -> Report:
@@ -67,11 +72,9 @@ class Background:
         return self.wait()
 
     def _read(self) -> None:
-        try:
+        with contextlib.suppress(EOFError, OSError):
             while self._report is None:
                 self._handle(self._connection.recv())
-        except (EOFError, OSError):
-            return
 
     def _handle(self, event: Mark | Progress | Report) -> None:
         if isinstance(event, Report):
@@ -95,28 +98,3 @@ def start(
 ) -> Background:
     """Start a run in a process of its own; end it with ``stop`` or await it with ``wait``."""
     return Background(profile, gateway, Options(timeout_s, on_mark, on_progress))
-
-
-def _main(connection: Connection, profile: Profile, gateway: str, timeout_s: float) -> None:
-    # Ctrl-C reaches the whole group: the parent decides what it means
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_run(connection, profile, gateway, timeout_s))
-
-
-async def _run(connection: Connection, profile: Profile, gateway: str, timeout_s: float) -> None:
-    stop, loop, lock = asyncio.Event(), asyncio.get_running_loop(), threading.Lock()
-
-    def tell(event: Mark | Progress) -> None:
-        with lock:  # marks come from another thread than progress
-            connection.send(event)
-
-    def stopped() -> None:
-        """The parent said stop, or is gone."""
-        loop.remove_reader(connection.fileno())
-        stop.set()
-
-    loop.add_reader(connection.fileno(), stopped)
-    report = await run(profile, gateway, Options(timeout_s, on_mark=tell, on_progress=tell, stop=stop))
-    loop.remove_reader(connection.fileno())
-    with contextlib.suppress(BrokenPipeError):  # nobody is left to read it
-        connection.send(report)
