@@ -20,6 +20,8 @@ from tasks.forecast.history import Matrix, coarsen, mean_of, rolling_peak
 
 TRIALS = 192
 """Origins at which the forecasters are tried, at most."""
+DENSE = 48
+"""The newest origins of these: every bin."""
 TRIED_S = 7 * 86_400.0
 """How far back they are tried."""
 READ_S = 8 * 86_400.0
@@ -95,5 +97,8 @@ def _origins(last: int, ahead: int, reach: int) -> NDArray[np.intp]:
     newest = last - ahead
     if newest < 0:
         return np.empty(0, dtype=np.intp)
-    ages = np.unique(np.geomspace(1, min(newest, reach) + 1, TRIALS).astype(np.intp)) - 1
+    oldest = min(newest, reach)
+    dense = np.arange(min(oldest + 1, DENSE))
+    sparse = np.geomspace(DENSE, max(oldest, DENSE), TRIALS - DENSE).astype(np.intp)
+    ages = np.union1d(dense, sparse[sparse <= oldest])
     return np.asarray(newest - ages[::-1])
