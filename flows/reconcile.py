@@ -6,7 +6,6 @@ import time
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
-from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.phases import Phases
@@ -23,9 +22,9 @@ from tasks.size import size
 from tasks.turn import turn
 
 
-def explain(_flow: Any, _run: Any, state: State[Any]) -> None:
+def explain(*run: Any, **_: Any) -> None:
     """A tick that fails leaves its reason where the others leave their summary."""
-    record_refusal(state.message or "no message")
+    record_refusal(run[-1].message or "no message")
 
 
 @flow(name="reconcile", on_failure=[explain], on_crashed=[explain])

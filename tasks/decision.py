@@ -43,6 +43,7 @@ REASONS: Mapping[str, str] = {
     "not_scaled_by_us": "another autoscaler owns the count: published only",
     "last_copy": "the last serving copy of a model that has demand: another first",
     "no_room_to_swap": "the new copy does not fit beside the old one, which cannot go first",
+    "not_empty": "should go, and goes once it is empty",
     "not_routed": "ready, but no request can reach it",
     "not_ready": "requests reach it, but it cannot serve",
     "copy_failing": "READY, but its requests fail: unloaded and loaded again",

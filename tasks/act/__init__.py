@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from tasks.act.order import run
 from tasks.act.steps import Hands
 from tasks.config import Config
 from tasks.decision import Outcome, Plan
-from tasks.fleets import LiveFleet
+from tasks.fleets import FleetUnreadableError, LiveFleet
 from tasks.world import Observation
+
+log = logging.getLogger(__name__)
 
 
 def act(
@@ -21,7 +24,8 @@ def act(
     should_stop: Callable[[], bool] = lambda: False,
     on_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> tuple[Outcome, ...]:
-    """Execute the steps: replicas in parallel, one operation at a time within a replica, in the order of their needs.
+    """Make the fleet's models known to the gateway, then execute the steps: replicas in parallel, one operation at a
+    time within a replica, in the order of their needs.
 
     No step starts later than ``limits.act_s``, nor once ``should_stop()``; what has started is finished. A step that
     fails stops only what needs it. Never raises for a step: its outcome says what happened. ``on_outcome`` is called
@@ -30,5 +34,14 @@ def act(
     Returns:
         One outcome a step, in the plan's order.
     """
+    _declare(live, observation)
     with Hands(live, observation) as hands:
         return run(plan.steps, hands.do, config.limits.act_s, should_stop, on_outcome)
+
+
+def _declare(live: LiveFleet, observation: Observation) -> None:
+    """Also what somebody changed is put right. A gateway that does not answer stops no load: what needs it fails."""
+    try:
+        live.declare(observation.fleet.models)
+    except (FleetUnreadableError, OSError) as error:
+        log.warning("the gateway does not know the models: %s", error)

@@ -163,11 +163,19 @@ class Hands:
         routed = sorted(model for model, targets in self._live.routes().items() if step.replica in targets)
         if routed:
             raise NotNeededError(f"requests are sent to it: {', '.join(routed)}")
-        held = sorted(m for m, status in self._reach(replica).index().items() if status.state in FILLED)
-        if held:
+        if held := self._held(replica):
             raise NotNeededError(f"it holds {', '.join(held)}")
         self._live.scale_down(step.replica)
         return ""
+
+    def _held(self, replica: Replica) -> list[str]:
+        """Models that fill the replica; none when it leaves already and answers no more."""
+        try:
+            return sorted(m for m, status in self._reach(replica).index().items() if status.state in FILLED)
+        except TritonError:
+            if replica.state is not ReplicaState.LEAVING:
+                raise
+            return []
 
     def _triton(self, step: Step, *states: ReplicaState) -> Triton:
         """The step's replica, which must still be there, in one of the states."""

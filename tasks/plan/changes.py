@@ -1,0 +1,129 @@
+"""What must change: each copy that should come or go, with the steps that this takes, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.decision import Assignment, Placement, Reason, StepKind
+from tasks.world import Copy, CopyState, Fleet, Observation, Replica, ReplicaState
+
+CopyKey = tuple[str, str]
+"""Model and replica."""
+FILLED = (CopyState.LOADING, CopyState.READY, CopyState.UNLOADING)
+"""States in which a copy takes memory."""
+CHURN = (StepKind.LOAD, StepKind.UNLOAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A copy that should come, or go."""
+
+    model: str
+    replica: str
+    kinds: tuple[StepKind, ...]
+    """Its steps, each needs the one before it. A copy that comes ends routed."""
+    reason: Reason
+    footprint_bytes: int
+    is_serving: bool = False
+    """It serves now."""
+    is_filled: bool = False
+    """It takes memory now."""
+
+    @property
+    def key(self) -> CopyKey:
+        return self.model, self.replica
+
+    @property
+    def is_coming(self) -> bool:
+        return self.kinds[-1] is StepKind.ROUTE
+
+    @property
+    def churn(self) -> int:
+        return sum(kind in CHURN for kind in self.kinds)
+
+
+def coming(observation: Observation, placement: Placement) -> list[Change]:
+    """The copies that should be there and do not serve, in replicas that can be worked on: first of models that nobody
+    serves now, then by priority."""
+    fleet = observation.fleet
+    copy_by_key = {(copy.model, copy.replica): copy for copy in fleet.copies}
+    replica_by_name, model_by_name = fleet.replica_by_name, fleet.model_by_name
+    served = {copy.model for copy in fleet.copies if copy.is_serving}
+    found = []
+    for assignment in placement.assignments:
+        replica = replica_by_name.get(assignment.replica)
+        if replica is not None and replica.state is ReplicaState.READY:
+            change = _coming(assignment, replica, copy_by_key.get((assignment.model, assignment.replica)), fleet)
+            found += [change] if change else []
+    return sorted(found, key=lambda c: (c.model in served, -model_by_name[c.model].priority, c.key))
+
+
+def _coming(assignment: Assignment, replica: Replica, copy: Copy | None, fleet: Fleet) -> Change | None:
+    unroute = (StepKind.UNROUTE,) if copy is not None and copy.is_routed else ()
+    load = (StepKind.LOAD, StepKind.ROUTE)
+    kinds: tuple[StepKind, ...]
+    reason = assignment.reason
+    if copy is None:
+        kinds = load
+    elif copy.is_serving:
+        return None
+    elif copy.is_failing:
+        kinds = (*unroute, StepKind.UNLOAD, *load)
+        reason = Reason("copy_failing", copy.detail or "its requests fail")
+    elif copy.state is CopyState.READY:
+        kinds, reason = (StepKind.ROUTE,), Reason("not_routed", "ready, no request can reach it")
+    else:
+        kinds = (*unroute, *load)
+        if copy.is_routed:
+            reason = Reason("not_ready", f"requests are sent to it, and it is {copy.state} {copy.detail}".strip())
+    return Change(
+        assignment.model,
+        assignment.replica,
+        kinds,
+        reason,
+        fleet.model_by_name[assignment.model].need_by_gpu_type[replica.gpu_type].footprint_bytes,
+        is_filled=copy is not None and copy.state in FILLED,
+    )
+
+
+def going(observation: Observation, placement: Placement) -> list[Change]:
+    """The copies that should not be there, in replicas that can be worked on: first in those that should go."""
+    fleet = observation.fleet
+    wanted = {(assignment.model, assignment.replica) for assignment in placement.assignments}
+    replica_by_name = fleet.replica_by_name
+    leaving = {name for name, _ in placement.leaving}
+    found = []
+    for copy in fleet.copies:
+        replica = replica_by_name.get(copy.replica)
+        if (copy.model, copy.replica) in wanted or copy.model not in fleet.model_by_name:
+            continue
+        if (kinds := _ways_out(copy, replica)) is None:
+            continue
+        reason = (placement.surplus or {}).get((copy.model, copy.replica)) or Reason("surplus", _why(copy, replica))
+        need = fleet.model_by_name[copy.model].need_by_gpu_type.get(replica.gpu_type) if replica else None
+        footprint = need.footprint_bytes if need else 0
+        found.append(
+            Change(copy.model, copy.replica, kinds, reason, footprint, copy.is_serving, is_filled=copy.state in FILLED)
+        )
+    return sorted(found, key=lambda c: (c.replica not in leaving, c.replica, c.model))
+
+
+def _ways_out(copy: Copy, replica: Replica | None) -> tuple[StepKind, ...] | None:
+    """None: it goes already, or it cannot be touched now."""
+    unroute = (StepKind.UNROUTE,) if copy.is_routed else ()
+    if replica is None:
+        return unroute or None
+    if replica.state not in (ReplicaState.READY, ReplicaState.LEAVING):
+        # what cannot be read is not touched; a server that only starts has nothing that requests should reach
+        return unroute or None if replica.state is ReplicaState.STARTING else None
+    if copy.is_failing:
+        return (*unroute, StepKind.UNLOAD)
+    if copy.state is CopyState.READY:
+        return (*unroute, StepKind.DRAIN, StepKind.UNLOAD)
+    return unroute or None
+
+
+def _why(copy: Copy, replica: Replica | None) -> str:
+    if replica is None:
+        return "its replica is gone"
+    return f"its replica is {replica.state}, it is {copy.state}"

@@ -1,0 +1,85 @@
+"""The steps of what is taken up, and of the pools' counts, numbered in an order in which they can be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks.decision import Hold, Placement, Reason, Step, StepKind
+from tasks.plan.changes import FILLED, Change, CopyKey
+from tasks.plan.draft import Chosen
+from tasks.world import Copy, Fleet, Observation, Replica, ReplicaState
+
+
+def scale_up(fleet: Fleet, placement: Placement) -> tuple[tuple[Step, ...], tuple[Hold, ...]]:
+    """A step for each pool of ours that should have more replicas; a hold for each that somebody else scales."""
+    found: list[Step] = []
+    held = []
+    for pool in fleet.pools:
+        count = placement.replicas_by_pool.get(pool.name, pool.replicas)
+        if count <= pool.replicas:
+            continue
+        reason = (placement.pool_reasons or {}).get(pool.name) or Reason("replica_wanted", f"{count} wanted")
+        if pool.is_scaled_by_us:
+            found.append(Step(len(found), StepKind.SCALE_UP, reason, pool=pool.name, count=count))
+        else:
+            text = f"{count} replicas wanted, {pool.replicas} there: {reason.text}"
+            held.append(Hold(f"pool:{pool.name}", Reason("not_scaled_by_us", text)))
+    return tuple(found), tuple(held)
+
+
+def change_steps(chosen: Chosen, first: int) -> tuple[tuple[Step, ...], dict[CopyKey, int]]:
+    """The steps of the changes, ids from ``first`` on, and the last step of each change."""
+    found: list[Step] = []
+    last: dict[CopyKey, int] = {}
+    for change in chosen.change_by_key.values():
+        before: tuple[int, ...] = ()
+        for kind in change.kinds:
+            others = tuple(last[key] for key in chosen.needs[change.key]) if kind is _waiting_kind(change) else ()
+            step = Step(first + len(found), kind, change.reason, change.model, change.replica, needs=(*before, *others))
+            found.append(step)
+            before = (step.id,)
+        last[change.key] = found[-1].id
+    return tuple(found), last
+
+
+def _waiting_kind(change: Change) -> StepKind:
+    """The step that waits for other changes: a load for room, an unroute for others that serve."""
+    if change.is_coming:
+        return StepKind.LOAD if StepKind.LOAD in change.kinds else StepKind.ROUTE
+    return change.kinds[0]
+
+
+def scale_down(
+    observation: Observation, placement: Placement, last: dict[CopyKey, int], first: int
+) -> tuple[tuple[Step, ...], tuple[Hold, ...]]:
+    """A step for each replica that should go and is emptied by this plan; a hold for each that is not."""
+    fleet = observation.fleet
+    found: list[Step] = []
+    held = []
+    for replica, reason in _leaving(fleet, placement):
+        copies = fleet.copies_in(replica.name)
+        if stays := [text for copy in copies if (text := _why_it_stays(copy, fleet, last))]:
+            held.append(Hold(f"replica:{replica.name}", Reason("not_empty", ", ".join(stays))))
+            continue
+        needs = tuple(sorted(last[key] for copy in copies if (key := (copy.model, copy.replica)) in last))
+        found.append(
+            Step(first + len(found), StepKind.SCALE_DOWN, reason, replica=replica.name, pool=replica.pool, needs=needs)
+        )
+    return tuple(found), tuple(held)
+
+
+def _leaving(fleet: Fleet, placement: Placement) -> Iterator[tuple[Replica, Reason]]:
+    """Those that should go, and those whose going was cut short."""
+    chosen, pools = dict(placement.leaving), fleet.pool_by_name
+    for replica in fleet.replicas:
+        if replica.name in chosen:
+            yield replica, chosen[replica.name]
+        elif replica.state is ReplicaState.LEAVING and replica.pool in pools and pools[replica.pool].is_scaled_by_us:
+            yield replica, Reason("replica_spare", "it was leaving when this tick began")
+
+
+def _why_it_stays(copy: Copy, fleet: Fleet, last: dict[CopyKey, int]) -> str:
+    if copy.model not in fleet.model_by_name:
+        return f"{copy.model} is not ours to unload"
+    is_there = copy.state in FILLED or copy.is_routed
+    return f"{copy.model} is still {copy.state}" if is_there and (copy.model, copy.replica) not in last else ""
