@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 from typing import TypeVar
 
 from tasks.decision import Placement, Sizing, Step, StepKind
-from tasks.world import Copy, CopyState, Fleet, Limits, Model, Replica
+from tasks.world import Copy, CopyState, Fleet, Limits, Model, Replica, ReplicaState
 
 FILLED = (CopyState.LOADING, CopyState.READY, CopyState.UNLOADING)
 """States in which a copy takes memory."""
@@ -69,6 +69,10 @@ class Case:
         """The copy that the step is about, as it is now: absent and not routed when there is none."""
         found = (copy for copy in self.copies_in(step.replica) if copy.model == step.model)
         return next(found, Copy(step.model, step.replica, CopyState.ABSENT))
+
+    def is_leaving(self, step: Step) -> bool:
+        """Whether the step's replica is going already."""
+        return self.replica_by_name[step.replica].state is ReplicaState.LEAVING
 
     def footprint_bytes(self, model: str, replica: str) -> int | None:
         """None: not known."""

@@ -21,10 +21,10 @@ STATES_BY_KIND = {
     StepKind.ROUTE: (READY,),
     StepKind.DRAIN: (READY, LEAVING),
     StepKind.UNLOAD: (READY, LEAVING),
-    StepKind.SCALE_DOWN: (READY,),
+    StepKind.SCALE_DOWN: (READY, LEAVING),
 }
-"""States in which a replica lets the step be done. To be unrouted it need not even be there. To go it must be able to
-say that it is empty, and not be counted out already."""
+"""States in which a replica lets the step be done. To be unrouted it need not even be there; to go it must be able to
+say that it is empty."""
 
 
 def check(
@@ -99,7 +99,7 @@ def _placed(case: Case) -> Iterator[str]:
             yield f"{_name(step)}: the placement does not have it there"
         if step.kind in (StepKind.UNROUTE, StepKind.UNLOAD) and is_wanted and is_sound(copy):
             yield f"{_name(step)}: it is ready, and the placement has it there"
-        if step.kind is StepKind.SCALE_DOWN and step.replica not in leaving:
+        if step.kind is StepKind.SCALE_DOWN and step.replica not in leaving and not case.is_leaving(step):
             yield f"{_name(step)}: the placement does not let it go"
 
 
@@ -203,8 +203,9 @@ def _scaling(case: Case) -> Iterator[str]:
             yield f"{steps}: {up.count} > {pool.max_replicas}, the most of pool {name}, which has {pool.replicas}"
         if up and up.count <= pool.replicas:
             yield f"{steps}: pool {name} has {pool.replicas} already"
-        if down and pool.replicas - len(down) < pool.min_replicas:
-            yield f"{steps}: {pool.replicas} - {len(down)} < {pool.min_replicas}, the least of pool {name}"
+        fewer = sum(not case.is_leaving(step) for step in down)  # the others are counted out already
+        if fewer and pool.replicas - fewer < pool.min_replicas:
+            yield f"{steps}: {pool.replicas} - {fewer} < {pool.min_replicas}, the least of pool {name}"
 
 
 RULES: tuple[Callable[[Case], Iterator[str]], ...] = (

@@ -58,7 +58,7 @@ BROKEN = {
     ),
     "a replica that starts is taken away": (
         but(EMPTY, states={"small_2": "starting"}),
-        "step 1 (scale_down small-2): the replica is starting, not ready",
+        "step 1 (scale_down small-2): the replica is starting, not ready or leaving",
     ),
     # the same twice
     "two loads of the same copy": (
