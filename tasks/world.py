@@ -214,7 +214,8 @@ class Observation:
     """One row a copy, over the last window: ``model``, ``replica``, ``served_rps``, ``failed_rps``, ``queue_ms``
     (mean), ``service_ms`` (mean); NaN: no request, or not observed."""
     wanted: pd.DataFrame = field(default_factory=lambda: empty_frame(WANTED_COLUMNS))
-    """Long: copies wanted by past ticks, ``time``, ``model``, ``copies``, over the stabilisation window."""
+    """Long: copies that past ticks needed, before stabilisation held them up: ``time``, ``model``, ``copies``, over the
+    stabilisation window."""
     load_failures: tuple[LoadFailure, ...] = ()
     age_s_by_source: Mapping[str, float] = field(default_factory=dict)
     """Age of the newest sample: ``demand:MODEL``, ``traffic:REPLICA``."""

@@ -32,6 +32,8 @@ def forecast(observation: Observation, limits: Limits) -> tuple[Forecast, ...]:
         ahead = max(1, math.ceil(horizon / history.step_s))
         prediction = predict(history.values_rps[rows], history.step_s, ahead, width=width, quantile=limits.quantile)
         for i, row in enumerate(rows):
+            if not math.isfinite(prediction.upper_rps[i]):
+                continue  # no forecaster reaches back to the newest sample
             error = float(prediction.error_rps[i])
             said[row] = Forecast(
                 model=models[row].name,

@@ -92,7 +92,7 @@ def _frame(answer: Future[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({"value": np.array([], dtype=float)}) if _error(answer) is not None else answer.result()
 
 
-_WANTED = "max by (model) (triton_placement_copies_wanted)"
+_WANTED = "max by (model) (triton_placement_copies_needed)"
 _FAILURE_QUERIES = {
     "load_failures": "max by (model, replica) (triton_placement_load_failures)",
     "load_failed_at": "max by (model, replica) (triton_placement_load_failed_timestamp_seconds)",

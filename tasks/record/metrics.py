@@ -46,6 +46,8 @@ def _of_models(tick: Tick) -> list[Metric]:
     capacity = {s.model: min(s.capacity_rps_by_gpu_type.values()) for s in tick.sizings if s.capacity_rps_by_gpu_type}
     return [
         ("copies_wanted", "Copies each model should have", model, (((s.model,), s.copies) for s in tick.sizings)),
+        ("copies_needed", "The same, had stabilisation not held them up: what the next ticks remember", model,
+         (((s.model,), s.copies if s.needed_copies is None else s.needed_copies) for s in tick.sizings)),
         (
             "copies_ready",
             "Copies that serve",
@@ -58,7 +60,7 @@ def _of_models(tick: Tick) -> list[Metric]:
         ("capacity_rps", "What one copy serves in its objective", model, (((m,), v) for m, v in capacity.items())),
         ("objective_queue_ms", "Objective", model, (((m.name,), m.objective.queue_ms) for m in fleet.models)),
         ("queue_ms", "Mean queue time of its copies", model, (((str(m),), float(v)) for m, v in queue.items())),
-    ]
+    ]  # fmt: skip
 
 
 def _of_replicas(tick: Tick) -> list[Metric]:

@@ -39,7 +39,7 @@ def measured_service_ms(observation: Observation, stale_s: float) -> ServiceTime
     traffic = observation.traffic
     columns = (traffic[name].tolist() for name in ("model", "replica", "served_rps", "service_ms"))
     for model, replica, served, service in zip(*columns, strict=True):
-        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", 0.0) <= stale_s
+        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", math.inf) <= stale_s
         if replica in gpu_type and is_fresh and served >= ENOUGH_RPS and service > 0 and math.isfinite(service):
             key = (model, gpu_type[replica])
             requests[key] = requests.get(key, 0.0) + served

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,10 +35,15 @@ class Evidence:
     """Replicas that could exist for it."""
     demand: Series
     wanted: Series
-    served_rps: float
-    """By the copies that serve now, together."""
     queue_ms: float | None
-    """Their mean queue time; None: not observed, or of too few requests."""
+    """Mean queue time over the requests of the copies that serve; None: not observed, or of too few requests."""
+    queue_ms_by_copy: tuple[float, ...]
+    """Mean queue time of each of them that served a request."""
+
+    @property
+    def most(self) -> int:
+        """Copies that the policy and the replicas that could exist allow."""
+        return min(self.model.max_copies, self.room)
 
     @property
     def slowest(self) -> Capacity:
@@ -63,7 +69,7 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             found[model.name] = None
             continue
         forecast = forecasts.get(model.name)
-        served, queue_ms = queues.get(model.name, (0.0, None))
+        queue_ms, by_copy = queues.get(model.name, (None, ()))
         found[model.name] = Evidence(
             model=model,
             now=observation.now,
@@ -75,8 +81,8 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             room=sum(max(p.max_replicas, p.replicas) if p.is_scaled_by_us else p.replicas for p in pools),
             demand=demand.get(model.name, NONE),
             wanted=wanted.get(model.name, NONE),
-            served_rps=served,
             queue_ms=queue_ms,
+            queue_ms_by_copy=by_copy,
         )
     return found
 
@@ -99,19 +105,21 @@ def _held(fleet: Fleet) -> dict[str, set[str]]:
     return found
 
 
-def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float, float | None]]:
-    """Requests a second and mean queue time (ms) over the copies that serve and that were read lately."""
+def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float | None, tuple[float, ...]]]:
+    """Mean queue time (ms) over all requests, and of each copy, of the copies that serve and that were read lately."""
     replicas = {r.name for r in observation.fleet.replicas if r.state is ReplicaState.READY}
     serving = {(c.model, c.replica) for c in observation.fleet.copies if c.is_serving and c.replica in replicas}
     traffic = observation.traffic.dropna(subset=["served_rps", "queue_ms"])
-    sums: dict[str, tuple[float, float]] = {}
+    seen: dict[str, list[tuple[float, float]]] = {}
     columns = (traffic[name].tolist() for name in ("model", "replica", "served_rps", "queue_ms"))
     for model, replica, served, queue_ms in zip(*columns, strict=True):
-        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", 0.0) <= limits.stale_s
-        if (model, replica) in serving and is_fresh:
-            rps, waited = sums.get(model, (0.0, 0.0))
-            sums[model] = (rps + served, waited + served * queue_ms)
-    return {
-        model: (rps, waited / rps if rps * limits.interval_s >= ENOUGH_REQUESTS else None)
-        for model, (rps, waited) in sums.items()
-    }
+        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", math.inf) <= limits.stale_s
+        if (model, replica) in serving and is_fresh and served > 0:
+            seen.setdefault(model, []).append((served, queue_ms))
+    found = {}
+    for model, copies in seen.items():
+        rps = sum(served for served, _ in copies)
+        mean_ms = sum(served * queue_ms for served, queue_ms in copies) / rps
+        is_enough = rps * limits.interval_s >= ENOUGH_REQUESTS
+        found[model] = (mean_ms if is_enough else None, tuple(queue_ms for _, queue_ms in copies))
+    return found

@@ -39,7 +39,7 @@ SAMPLES: Samples = {
     # more failed than served, of late; and a copy whose clients gave up
     'nv_inference_request_failure{model="bad",replica="small-0",reason="BACKEND"}': counter(1, range(560, 601, 5)),
     'nv_inference_request_failure{model="hasty",replica="small-0",reason="CANCELED"}': counter(1, range(560, 601, 5)),
-    'triton_placement_copies_wanted{model="echo"}': dict.fromkeys((T0 + t for t in range(540, 601, 5)), 3.0),
+    'triton_placement_copies_needed{model="echo"}': dict.fromkeys((T0 + t for t in range(540, 601, 5)), 3.0),
     'triton_placement_load_failures{model="slow",replica="small-1"}': {T0 + 600: 2.0},
     'triton_placement_load_failed_timestamp_seconds{model="slow",replica="small-1"}': {T0 + 600: T0 + 580},
     'triton_placement_load_failures{model="echo",replica="small-1"}': {T0 + 600: 0.0},

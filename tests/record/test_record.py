@@ -114,6 +114,7 @@ def test_metrics_of_a_tick() -> None:
     text = generate_latest(registry(a_tick())).decode()
     for line in (
         'triton_placement_copies_wanted{model="b"} 2.0',
+        'triton_placement_copies_needed{model="b"} 2.0',
         'triton_placement_copies_ready{model="a"} 2.0',
         'triton_placement_memory_used_bytes{pool="small",replica="small-0"} 3e+08',
         'triton_placement_steps{kind="load",result="done"} 1.0',
