@@ -118,7 +118,8 @@ def remembered_copies(e: Evidence) -> int | None:
 
 def _longest_gap_s(times: NDArray[np.float64], start: float, end: float) -> float:
     """Between two neighbouring samples, the start and the end counting as samples."""
-    return max(after - before for before, after in pairwise([start, *times.tolist(), end]))
+    edges: list[float] = [start, *times.tolist(), end]
+    return max(after - before for before, after in pairwise(edges))
 
 
 def held(e: Evidence) -> tuple[int, Reason]:
