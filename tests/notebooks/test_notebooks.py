@@ -9,21 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
+
+from infra.load.trace import read_trace
+from tasks.config import read_config
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 RECORDED = FOLDER / "data"
 LIVE = ("LOAD_REPORT", "PREFECT_API_URL", "PROMETHEUS_URL", "PLACEMENT_CONFIG", "DEMAND_TRACE", "HORIZON_S")
 """What points a notebook at something else than its recorded data."""
-
 Results = Mapping[str, Any]
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    notebook: nbformat.NotebookNode = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
 
 
 def run(name: str, **environment: str) -> tuple[nbformat.NotebookNode, Results]:
     """The executed notebook, and its ``results`` as its last cell left them."""
-    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell("print(results.to_json())"))
+    notebook = read(name)
+    notebook.cells.append(nbformat.v4.new_code_cell("print(results.to_json())"))  # type: ignore[no-untyped-call]
     kernel = {key: value for key, value in os.environ.items() if key not in LIVE} | environment
     client = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
     client.execute(env=kernel)
@@ -42,7 +50,7 @@ def warnings(notebook: nbformat.NotebookNode) -> list[str]:
     return [output.text for output in shown if output.output_type == "stream" and output.name == "stderr"]
 
 
-def load_and_decisions(results: Results) -> None:
+def load_and_decisions(notebook: nbformat.NotebookNode, results: Results) -> None:
     report = json.loads((RECORDED / "run" / "report.json").read_text())
     artifacts = json.loads((RECORDED / "run" / "artifacts.json").read_text())
     steps = [step for one in artifacts if one["key"] == "reconcile-steps" for step in json.loads(one["data"])]
@@ -52,10 +60,33 @@ def load_and_decisions(results: Results) -> None:
     assert results["ticks"] == len({one["run"] for one in artifacts}) > 0
     assert results["loads and unloads"] == kinds.count("load") + kinds.count("unload") > 0
     assert 0 < results["copies at most"] < results["copies at most, every model in every replica"]
+    assert "## Placement" in outputs(notebook, "text/markdown")[-1]
 
 
-CHECKS: Mapping[str, tuple[int, Callable[[Results], None]]] = {
+def demand_and_forecasts(notebook: nbformat.NotebookNode, results: Results) -> None:
+    trace = read_trace(RECORDED / "demand" / "servegen_12_clients_10min_10d.parquet")
+    assert results["models"] == trace["model"].nunique() == 12
+    # 96 origins of 12 models, less what came at zero
+    assert 900 < results["forecasts scored"] < 12 * 96
+    assert results["loss relative to the last value, mean"] < 1
+    assert results["share not above the 0.9 quantile"] == pytest.approx(0.9, abs=0.03)
+
+
+def capacity(notebook: nbformat.NotebookNode, results: Results) -> None:
+    measured = pd.read_parquet(RECORDED / "capacity" / "traffic.parquet")
+    footprints = read_config("infra/local/placement.yaml").models.values()
+    assert results["models measured under load"] == measured["model"].nunique() == 4
+    assert results["windows"] == len(measured)
+    assert results["measured / predicted queue time below 80 % load, median"] == pytest.approx(1, abs=0.2)
+    assert results["copies that the peaks need"] >= len(footprints)
+    assert results["their memory, MB"] >= sum(model.footprint for model in footprints) / 1e6
+    assert results["every model in every replica, MB"] > results["their memory, MB"]
+
+
+CHECKS: Mapping[str, tuple[int, Callable[[nbformat.NotebookNode, Results], None]]] = {
     "01_load_and_decisions": (3, load_and_decisions),
+    "02_demand_and_forecasts": (4, demand_and_forecasts),
+    "03_capacity": (3, capacity),
 }
 """By notebook: the pictures that it draws, and what its results must be on the recorded data."""
 
@@ -66,7 +97,7 @@ def test_every_notebook_is_checked_here() -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_notebook_is_free_of_output(name: str) -> None:
-    code = [c for c in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells if c.cell_type == "code"]
+    code = [cell for cell in read(name).cells if cell.cell_type == "code"]
     assert code
     assert [cell.source[:60] for cell in code if cell.outputs or cell.execution_count is not None] == []
 
@@ -77,7 +108,7 @@ def test_notebook_runs_on_its_recorded_data(name: str) -> None:
     notebook, results = run(name)
     assert len(outputs(notebook, "image/png")) == pictures
     assert warnings(notebook) == []
-    check(results)
+    check(notebook, results)
 
 
 def test_recorded_data_is_small_and_names_no_place_of_a_machine() -> None:
