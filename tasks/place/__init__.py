@@ -29,7 +29,8 @@ def place(observation: Observation, sizings: Sequence[Sizing], limits: Limits) -
     kept = frozenset((model, spot.name) for spot in board.spots.values() for model in spot.load_by_model)
     changes = Changes()
     fill(board, search, present, changes)
-    gone = spare(board, list(board.spots.values()))
+    awaited = {name for model in changes.refused for name in search.awaited(model)}
+    gone = spare(board, [spot for spot in board.spots.values() if spot.name not in awaited])
     if not changes.placed and not changes.refused:  # first what is missing, then what can be saved
         gone |= over_maximum(board, search) or consolidate(board, search, limits, gone)
     counts = {pool.name: _count(fleet, board, pool, gone) for pool in fleet.pools}
@@ -59,9 +60,10 @@ def _count(fleet: Fleet, board: Board, pool: Pool, gone: dict[str, Reason]) -> t
     there = len(staying(fleet, pool))
     going = sum(board.spots[name].pool.name == pool.name for name in gone)
     new = [spot for spot in board.spots.values() if spot.is_new and spot.pool.name == pool.name]
-    # those that are asked for already come whether something is to be in them or not
-    asked = max(pool.replicas, there)
-    count = max(asked - going, there - going + len(new), pool.min_replicas)
+    # those that are asked for already come whether something is to be in them or not; those that are there beyond what
+    # is asked for go, unless more are wanted
+    asked = pool.replicas
+    count = max(asked - going, there - going + len(new) if new else 0, pool.min_replicas)
     if count == asked:
         return count, None
     if count < asked:

@@ -82,8 +82,7 @@ def _is_bound(board: Board, spot: Spot) -> bool:
 
 
 def _count(board: Board, spot: Spot, gone: Mapping[str, Reason]) -> int:
-    """Replicas of the spot's pool that stay."""
-    return sum(
-        other.pool.name == spot.pool.name and other.name not in gone and other.closed != "it is leaving"
-        for other in board.spots.values()
-    )
+    """Replicas of the spot's pool that stay; those that are there beyond what is asked for go already."""
+    own = [s for s in board.spots.values() if s.pool.name == spot.pool.name and s.closed != "it is leaving"]
+    excess = max(0, sum(not s.is_new for s in own) - spot.pool.replicas)
+    return sum(s.name not in gone for s in own) - excess

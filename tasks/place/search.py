@@ -55,9 +55,11 @@ class Search:
 
     def retry_s(self, model: str) -> float | None:
         """Seconds until the soonest retry where only a failed load keeps the model out; None: there is no such spot."""
-        judged = self._judge(model, counts_going=False, is_first=True)
-        waiting = [c.retry_at - self.now for c in judged if not refusal(c, CAPACITY) and is_not_backing_off(c)]
-        return min(waiting, default=None)
+        return min((c.retry_at - self.now for c in self._awaited(model)), default=None)
+
+    def awaited(self, model: str) -> set[str]:
+        """The replicas that only a failed load keeps the model out of: given up, they would come back for its retry."""
+        return {c.spot.name for c in self._awaited(model)}
 
     def refusals(self, model: str) -> str:
         """Why each replica refuses the model, in one line."""
@@ -69,6 +71,10 @@ class Search:
         rest = {name: load for name, load in spot.load_by_model.items() if name not in victims}
         trial = Spot(spot.name, spot.pool, spot.memory_bytes, spot.compute, closed=spot.closed, load_by_model=rest)
         return not refusal(self._candidate(model, trial, counts_going=False))
+
+    def _awaited(self, model: str) -> list[Candidate]:
+        judged = self._judge(model, counts_going=False, is_first=True)
+        return [c for c in judged if not refusal(c, CAPACITY) and is_not_backing_off(c)]
 
     def _judge(
         self, model: str, counts_going: bool, is_first: bool = False, margin: float = 0.0

@@ -163,8 +163,8 @@ def _emptied(case: Case) -> Iterator[str]:
 
 
 def _serving(case: Case) -> Iterator[str]:
-    """Serving copies go only after others came: none of a model whose demand is unknown, not the last of one that has
-    demand, and no more than the placement spares."""
+    """Serving copies go only after others came: none of a model whose demand is unknown; of one that has demand never
+    the last, and no more than the placement spares."""
     routes_by_model = grouped(case.of(StepKind.ROUTE), lambda s: s.model)
     placed_by_model = Counter(model for model, _ in case.wanted)
     for model, unroutes in grouped(case.of(StepKind.UNROUTE), lambda s: s.model).items():
@@ -178,7 +178,7 @@ def _serving(case: Case) -> Iterator[str]:
                 yield f"{text}while the demand of {model} is unknown"
         elif sizing.demand_rps > 0 and left < min(now, 1):
             yield f"{text}while the demand of {model} is {sizing.demand_rps:g} req/s"
-        elif left < min(now, placed := placed_by_model[model]):
+        elif sizing.demand_rps > 0 and left < min(now, placed := placed_by_model[model]):
             yield f"{text}while the placement has {placed}"
 
 
@@ -197,13 +197,13 @@ def _scaling(case: Case) -> Iterator[str]:
         steps = _names_text([*([up] if up else []), *down])
         if not pool.is_scaled_by_us:
             yield f"{steps}: another autoscaler owns the count of pool {name}"
-        if up and down:
+        fewer = sum(not case.is_leaving(step) for step in down)  # the others are counted out already
+        if up and fewer:
             yield f"{steps}: pool {name} both grows and shrinks"
         if up and up.count > max(pool.max_replicas, pool.replicas):
             yield f"{steps}: {up.count} > {pool.max_replicas}, the most of pool {name}, which has {pool.replicas}"
         if up and up.count <= pool.replicas:
             yield f"{steps}: pool {name} has {pool.replicas} already"
-        fewer = sum(not case.is_leaving(step) for step in down)  # the others are counted out already
         if fewer and pool.replicas - fewer < pool.min_replicas:
             yield f"{steps}: {pool.replicas} - {fewer} < {pool.min_replicas}, the least of pool {name}"
 
