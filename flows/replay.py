@@ -28,7 +28,7 @@ from tasks.observe.series import covered
 from tasks.simulate.bound import lower_bound
 from tasks.simulate.demand import Demand, read_demand
 from tasks.simulate.picture import picture
-from tasks.simulate.policies import ours, peers
+from tasks.simulate.policies import own, peers
 from tasks.simulate.report import best, markdown, rows
 from tasks.simulate.run import Policy, Run, simulate
 from tasks.simulate.scenario import Costs, Scenario
@@ -91,7 +91,7 @@ class Progress:
 
 def compare(scenario: Scenario, on_progress: Callable[[float], None] = lambda _: None) -> list[Run]:
     """The best of each peer's settings, then ours."""
-    settings: list[list[Policy]] = [*peers(), *([policy] for policy in ours(scenario))]
+    settings: list[list[Policy]] = [*peers(), *([policy] for policy in own(scenario))]
     count = sum(len(policies) for policies in settings)
     done, found = 0, []
 
@@ -200,6 +200,7 @@ def scenario_of(config: Config, trace: pd.DataFrame, span_s: float) -> Scenario:
         limits=config.limits.limits(),
         history_s=history_s,
         bin_s=bin_s,
+        window_s=config.metrics.window_s,
         costs=replace(Costs(), step_s=step_s),
         note="Demand as recorded, a straight line where it was not; arrivals are Poisson at its rate.",
     )

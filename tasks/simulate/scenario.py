@@ -59,6 +59,8 @@ class Scenario:
     """Demand history that our decisions read."""
     bin_s: float = 30.0
     """Width of its bins."""
+    window_s: float = 30.0
+    """Each is the mean over a window of this length that ends with it: a rate in Prometheus."""
     failures: tuple[Failure, ...] = ()
     costs: Costs = field(default_factory=Costs)
     seed: int = 0

@@ -20,7 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from tasks.simulate.bound import lower_bound
 from tasks.simulate.picture import picture
-from tasks.simulate.policies import ours, peers
+from tasks.simulate.policies import own, peers
 from tasks.simulate.policies.ours import Ours
 from tasks.simulate.report import best, rows, text
 from tasks.simulate.run import Policy, Run, simulate
@@ -45,7 +45,7 @@ def compare(scenario: Scenario, picture_to: Path | None) -> None:
     hours = scenario.duration_s / 3600
     bound = lower_bound(scenario)
     by_peer = [best([timed(scenario, policy) for policy in settings]) for settings in peers()]
-    mine = [timed(scenario, policy) for policy in ours(scenario)]
+    mine = [timed(scenario, policy) for policy in own(scenario)]
     demand = scenario.demand.mean(scenario.start, scenario.end).sum()
     print(f"\n{scenario.name}: {hours:g} h, {demand:.0f} requests a second; {scenario.note}")
     print(text(rows([*by_peer, *mine], bound, hours)))

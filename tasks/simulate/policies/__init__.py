@@ -11,7 +11,7 @@ from tasks.simulate.policies.sagemaker import SageMaker
 from tasks.simulate.run import Policy
 from tasks.simulate.scenario import Scenario
 
-__all__ = ["ours", "peers"]
+__all__ = ["own", "peers"]
 
 
 def peers() -> list[list[Policy]]:
@@ -26,7 +26,7 @@ def peers() -> list[list[Policy]]:
     ]
 
 
-def ours(scenario: Scenario) -> list[Policy]:
+def own(scenario: Scenario) -> list[Policy]:
     """Our decisions without forecasts, with them, and with perfect foresight."""
     return [
         Ours(scenario.limits, last_seen, "ours, reactive only"),
