@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from tasks.decision import Forecast
 from tasks.size.capacity import Capacity, capacities, measured_service_ms
-from tasks.world import CopyState, Fleet, Limits, Model, Observation, ReplicaState
+from tasks.size.learn import learn
+from tasks.world import CopyState, Fleet, Learned, Limits, Model, Observation, ReplicaState
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Times (s) and values, both one element a sample, oldest first; no NaN."""
@@ -28,6 +30,7 @@ class Evidence:
     demand_rps: float | None
     """The forecast's upper quantile; None: unknown."""
     capacity_by_gpu_type: dict[str, Capacity]
+    learned_by_gpu_type: dict[str, Learned]
     current: int
     """Copies that it has, or had until its replica was lost."""
     serving: int
@@ -57,11 +60,12 @@ ENOUGH_REQUESTS = 20
 
 def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Limits) -> dict[str, Evidence | None]:
     """By model; None: no pool may hold it."""
-    fleet, measured = observation.fleet, measured_service_ms(observation, limits.stale_s)
+    fleet = observation.fleet
+    learned = learn(observation, measured_service_ms(observation, limits.stale_s))
     demand = _by_model(observation.demand, "demand_rps")
     wanted = _by_model(observation.wanted, "copies")
     queues = _queues(observation, limits)
-    held = _held(fleet)
+    held, serving = _held(fleet), Counter(copy.model for copy in fleet.copies if copy.is_serving)
     found: dict[str, Evidence | None] = {}
     for model in fleet.models:
         pools = [pool for pool in fleet.pools if model.may_live_in(pool)]
@@ -75,9 +79,12 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             now=observation.now,
             limits=limits,
             demand_rps=forecast.upper_rps if forecast else None,
-            capacity_by_gpu_type=capacities(model, {pool.gpu_type for pool in pools}, measured),
+            capacity_by_gpu_type=capacities(model, {pool.gpu_type for pool in pools}, learned),
+            learned_by_gpu_type={
+                g: learned[model.name, g] for g in model.need_by_gpu_type if (model.name, g) in learned
+            },
             current=len(held.get(model.name, ())),
-            serving=sum(copy.is_serving for copy in fleet.copies_of(model.name)),
+            serving=serving[model.name],
             room=sum(max(p.max_replicas, p.replicas) if p.is_scaled_by_us else p.replicas for p in pools),
             demand=demand.get(model.name, NONE),
             wanted=wanted.get(model.name, NONE),

@@ -42,8 +42,8 @@ def by_demand(e: Evidence, demand_rps: float) -> Wish:
     copies = copies_for(demand_rps, capacity.rps)
     text = (
         f"{demand_rps:.1f} req/s at {e.limits.quantile:g} quantile / {capacity.rps:.1f} req/s a copy within "
-        f"{objective.queue_ms:g} ms at p{objective.percentile:g} ({capacity.station.service_s * 1000:.3g} ms "
-        f"{capacity.source}) -> {plural(copies)}"
+        f"{objective.queue_ms:g} ms at p{objective.percentile:g} ({capacity.source}) "
+        f"-> {plural(copies)}"
     )
     return Wish(copies, demand_rps, Reason("demand", text))
 

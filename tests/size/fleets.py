@@ -16,6 +16,7 @@ from tasks.decision import Forecast, Sizing
 from tasks.size import size
 from tasks.world import (
     DEMAND_COLUMNS,
+    LEARNED_COLUMNS,
     TRAFFIC_COLUMNS,
     WANTED_COLUMNS,
     Copy,
@@ -50,12 +51,16 @@ def seen(  # every part of an observation that a sizing may rest on
     needed: Sequence[tuple[float, int]] | None = None,
     asked: Sequence[tuple[float, float]] = ((0, 1.0),),
     pools: Sequence[Pool] = (),
+    learned: Sequence[tuple[str, float, float, int]] = (),
     need: Need = NEED,
     pools_allowed: frozenset[str] | None = None,
     **policy: Any,
 ) -> Observation:
-    """One copy a replica, all serving unless ``states`` says otherwise; ``needed`` and ``asked`` are (seconds ago,
-    value); ``needed`` None: as many as there are, all the time; ``age_s`` of the traffic, None: not known."""
+    """One copy a replica, all serving unless ``states`` says otherwise.
+
+    ``needed`` and ``asked`` are (seconds ago, value), ``needed`` None: as many as there are, all the time; ``age_s`` is
+    the traffic's, None: not known; ``learned`` is (GPU type, ms, spread, windows).
+    """
     states = states or [CopyState.READY] * copies
     pools = pools or [replace(POOL, replicas=len(states))]
     model = Model("m", {pool.gpu_type: need for pool in pools}, Objective(50.0, 95.0), pools=pools_allowed, **policy)
@@ -73,6 +78,7 @@ def seen(  # every part of an observation that a sizing may rest on
             columns=list(TRAFFIC_COLUMNS),
         ),
         wanted=pd.DataFrame([(NOW - ago, "m", float(n)) for ago, n in needed], columns=list(WANTED_COLUMNS)),
+        learned=pd.DataFrame([("m", *known) for known in learned], columns=list(LEARNED_COLUMNS)),
         age_s_by_source={} if age_s is None else {f"traffic:{r.name}": age_s for r in replicas},
     )
 

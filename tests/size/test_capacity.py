@@ -1,4 +1,4 @@
-"""What one copy takes: measured beside declared."""
+"""What one copy takes: learned beside declared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tasks.size.capacity import capacities, measured_service_ms
 from tasks.size.queueing import Station
-from tasks.world import TRAFFIC_COLUMNS, Model, Need, Objective
+from tasks.world import TRAFFIC_COLUMNS, Learned, Model, Need, Objective
 from tests.size.fleets import NEED, Row, seen
 
 NAN = float("nan")
@@ -48,21 +48,50 @@ def test_service_times_are_told_apart_by_gpu_type_and_replicas_that_are_gone_cou
     assert measured_service_ms(observation, 60) == {("m", "small"): 60.0, ("m", "large"): 25.0}
 
 
+ONCE = 1
+"""Window: as good as the window's own mean."""
+
+
 @pytest.mark.parametrize(
-    ("name", "measured", "small", "large"),
+    ("name", "learned", "small", "large"),
     [
-        ("nothing measured: as declared", {}, (50.0, "declared"), (20.0, "declared")),
-        ("both measured", {"small": 75.0, "large": 10.0}, (75.0, "measured"), (10.0, "measured")),
-        ("9 % off is noise", {"small": 54.5, "large": 18.2}, (50.0, "declared"), (20.0, "declared")),
-        ("12 % off is not", {"small": 56.0, "large": 20.0}, (56.0, "measured"), (20.0, "declared")),
-        ("doubled on one: doubled on the other", {"small": 100.0}, (100.0, "measured"), (40.0, "measured")),
-        ("within noise on one: as declared on the other", {"small": 52.0}, (50.0, "declared"), (20.0, "declared")),
+        ("nothing learned: as declared", {}, (50.0, "50 ms declared"), (20.0, "20 ms declared")),
+        (
+            "both measured once",
+            {"small": Learned(75.0, 0.0, ONCE), "large": Learned(10.0, 0.0, ONCE)},
+            (75.0, "75 ms measured, 50 declared"),
+            (10.0, "10 ms measured, 20 declared"),
+        ),
+        (
+            "9 % off is noise",
+            {"small": Learned(54.5, 1.0, 9), "large": Learned(18.2, 1.0, 9)},
+            (50.0, "50 ms declared"),
+            (20.0, "20 ms declared"),
+        ),
+        (
+            "12 % off is not",
+            {"small": Learned(56.0, 2.0, 3), "large": Learned(20.0, 1.0, 2)},
+            (56.0, "56 +- 2 ms learned over 3 windows, 50 declared"),
+            (20.0, "20 ms declared"),
+        ),
+        (
+            "doubled on one: doubled on the other",
+            {"small": Learned(100.0, 0.3, 12)},
+            (100.0, "100 +- 0.3 ms learned over 12 windows, 50 declared"),
+            (40.0, "40 ms as on other GPU types, 20 declared"),
+        ),
+        (
+            "within noise on one: as declared on the other",
+            {"small": Learned(52.0, 1.0, 9)},
+            (50.0, "50 ms declared"),
+            (20.0, "20 ms declared"),
+        ),
     ],
 )
-def test_declared_until_measured(
-    name: str, measured: dict[str, float], small: tuple[float, str], large: tuple[float, str]
+def test_declared_until_learned(
+    name: str, learned: dict[str, Learned], small: tuple[float, str], large: tuple[float, str]
 ) -> None:
-    found = capacities(MODEL, {"small", "large"}, {("m", gpu): ms for gpu, ms in measured.items()})
+    found = capacities(MODEL, {"small", "large"}, {("m", gpu): known for gpu, known in learned.items()})
     for gpu, (service_ms, source) in (("small", small), ("large", large)):
         assert found[gpu].station.service_s * 1000 == pytest.approx(service_ms)
         assert found[gpu].source == source
@@ -75,4 +104,5 @@ def test_only_gpu_types_that_it_has_a_need_for() -> None:
 
 def test_variability_and_instances_are_those_declared() -> None:
     model = Model("m", {"small": replace(NEED, service_cv2=1.0, instances=2)}, Objective(50.0))
-    assert capacities(model, {"small"}, {("m", "small"): 80.0})["small"].station == Station(0.08, 2, 1.0)
+    learned = {("m", "small"): Learned(80.0, 1.0, 5)}
+    assert capacities(model, {"small"}, learned)["small"].station == Station(0.08, 2, 1.0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tasks.size.queueing import Station, erlang_c
 from tasks.world import Objective
@@ -121,9 +122,9 @@ def test_simulated_queues_wait_as_long_as_the_formula_says(
     assert station.share_over(load * station.full_rps, long_s) == pytest.approx(0.05, rel=4 * tolerance)
 
 
-def simulate(station: Station, rate_rps: float, requests: int = 200_000) -> np.ndarray:
+def simulate(station: Station, rate_rps: float, requests: int = 200_000, seed: int = 1) -> NDArray[np.float64]:
     """Waits of Poisson arrivals at a first-come first-served queue with service times of the wanted variability."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     arrivals = np.cumsum(rng.exponential(1 / rate_rps, requests))
     cv2 = station.service_cv2
     service = rng.gamma(1 / cv2, cv2 * station.service_s, requests) if cv2 else np.full(requests, station.service_s)

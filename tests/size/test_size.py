@@ -11,7 +11,7 @@ import pytest
 from tasks.decision import Forecast
 from tasks.size import size
 from tasks.size.queueing import Station
-from tasks.world import CopyState, Limits, Need, Objective, Pool
+from tasks.world import CopyState, Learned, Limits, Need, Objective, Pool
 from tests.size.fleets import CAPACITY_RPS, LIMITS, MEAN_WAIT_MS, NEED, POOL, Row, seen, sized
 
 READY, UNKNOWN, ABSENT = CopyState.READY, CopyState.UNKNOWN, CopyState.ABSENT
@@ -47,8 +47,31 @@ def test_a_measured_service_time_sizes() -> None:
     # 100 ms a request: 1.205 req/s a copy; 4 / 1.205 = 3.3
     sizing = sized(seen(1, traffic=[(1.0, 0.1, 100.0)]), 4.0)
     assert (sizing.copies, sizing.reason.code) == (4, "demand")
-    assert "(100 ms measured)" in sizing.reason.text
+    assert "(100 ms measured, 50 declared)" in sizing.reason.text
     assert sizing.service_ms_by_gpu_type == {"small": 100.0}
+
+
+def test_a_lasting_change_of_the_service_time_is_learned_over_the_ticks() -> None:
+    """From 50 ms over 62.5, 71.9, 78.9 ... to 100: capacity falls from 4.644 over 2.9, 2.3, 1.9 ... to 1.205 req/s."""
+    known = Learned(50.0, 1.0, 20)
+    copies = []
+    for _ in range(12):
+        learned = [("small", known.service_ms, known.spread_ms, known.windows)]
+        sizing = sized(seen(1, traffic=[(1.0, 0.1, 100.0)], learned=learned), 4.0)
+        assert sizing.learned_by_gpu_type is not None
+        known = sizing.learned_by_gpu_type["small"]
+        copies.append(sizing.copies)
+    assert copies == [2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4]
+    assert "ms learned over 32 windows, 50 declared" in sizing.reason.text
+
+
+def test_one_odd_window_moves_no_copy_and_what_was_learned_is_kept_where_nothing_is_asked() -> None:
+    # 52 + a quarter of 10 = 54.5 ms, within a tenth of what is declared
+    odd = sized(seen(1, traffic=[(1.0, 0.1, 62.0)], learned=[("small", 52.0, 1.0, 20)]), 4.6)
+    assert (odd.copies, odd.service_ms_by_gpu_type) == (1, {"small": 50.0})
+    for silent in (sized(seen(1, learned=[("small", 90.0, 2.0, 20)]), upper) for upper in (4.0, None)):
+        assert silent.learned_by_gpu_type == {"small": Learned(90.0, 2.0, 20)}
+        assert silent.service_ms_by_gpu_type == {"small": 90.0}
 
 
 @pytest.mark.parametrize(
