@@ -30,9 +30,11 @@ def place(observation: Observation, sizings: Sequence[Sizing], limits: Limits) -
     changes = Changes()
     fill(board, search, present, changes)
     awaited = {name for model in changes.refused for name in search.awaited(model)}
-    gone = spare(board, [spot for spot in board.spots.values() if spot.name not in awaited])
-    if not changes.placed and not changes.refused:  # first what is missing, then what can be saved
-        gone |= over_maximum(board, search) or consolidate(board, search, limits, gone)
+    is_complete = not changes.placed and not changes.refused  # first what is missing, then what can be saved
+    beyond = over_maximum(board, search) if is_complete else {}
+    gone = beyond | spare(board, [spot for spot in board.spots.values() if spot.name not in awaited], beyond)
+    if is_complete and not beyond:
+        gone |= consolidate(board, search, limits, gone)
     counts = {pool.name: _count(fleet, board, pool, gone) for pool in fleet.pools}
     return Placement(
         assignments=_assignments(board, kept, changes, gone),

@@ -10,12 +10,13 @@ from tasks.place.search import Search
 from tasks.world import Limits
 
 
-def spare(board: Board, spots: list[Spot]) -> dict[str, Reason]:
-    """The replicas that nothing should be in, as far as their pools have more than their minimum."""
+def spare(board: Board, spots: list[Spot], beyond: Mapping[str, Reason]) -> dict[str, Reason]:
+    """The replicas that nothing should be in, as far as their pools have more than their minimum; those that are
+    ``beyond`` their pool's maximum go already."""
     gone: dict[str, Reason] = {}
     for spot in spots:
-        left = _count(board, spot, gone)
-        if not spot.load_by_model and _may_go(spot) and left > spot.pool.min_replicas:
+        left = _count(board, spot, {**beyond, **gone})
+        if spot.name not in beyond and not spot.load_by_model and _may_go(spot) and left > spot.pool.min_replicas:
             why = f"empty, {left} replicas, the pool's minimum is {spot.pool.min_replicas}"
             gone[spot.name] = Reason("replica_spare", why)
     return gone

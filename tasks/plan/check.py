@@ -105,18 +105,19 @@ def _placed(case: Case) -> Iterator[str]:
 
 def _memory(case: Case) -> Iterator[str]:
     """What is there and what is loaded fits, whichever of the other steps are done; memory is free once unloaded. In a
-    replica that is overfull already nothing may become worse."""
+    replica that is overfull already, or holds what has no known footprint, nothing may become worse."""
     unloads_by_replica = grouped(case.of(StepKind.UNLOAD), lambda s: s.replica)
     for name, loads in grouped(case.of(StepKind.LOAD), lambda s: s.replica).items():
         there = {c.model: case.footprint_bytes(c.model, name) for c in case.copies_in(name) if c.state in FILLED}
-        taken = there | {step.model: case.footprint_bytes(step.model, name) for step in loads}
-        if unknown := sorted(model for model, footprint in taken.items() if footprint is None):
-            yield f"{_names_text(loads)}: the footprint of {', '.join(unknown)} in {name} is not known"
-            continue
-        gains = {s.id: taken[s.model] or 0 for s in loads if s.model not in there or case.has(StepKind.UNLOAD, s)}
+        taken = {s: case.footprint_bytes(s.model, name) for s in loads}
+        gains = {s.id: n or 0 for s, n in taken.items() if s.model not in there or case.has(StepKind.UNLOAD, s)}
         costs = {s.id: there[s.model] or 0 for s in unloads_by_replica.get(name, ()) if s.model in there}
         peak, before = most_unpaid(gains, costs, case.before), sum(n or 0 for n in there.values())
-        if peak and before + peak > (memory := case.replica_by_name[name].memory_bytes):
+        unknown = [s.model for s, n in taken.items() if n is None]
+        unknown += [model for model, n in there.items() if n is None and peak]
+        if unknown:
+            yield f"{_names_text(loads)}: the footprint of {', '.join(sorted(unknown))} in {name} is not known"
+        elif peak and before + peak > (memory := case.replica_by_name[name].memory_bytes):
             yield (
                 f"{_names_text(loads)}: {_mb(before)} there + {_mb(sum(gains.values()))} loaded - "
                 f"{_mb(sum(gains.values()) - peak)} surely unloaded before = {_mb(before + peak)} > {_mb(memory)} "

@@ -25,6 +25,8 @@ def decide(drawn: Drawn, fleet: Fleet) -> tuple[Placement, Plan]:
     observation = replace(drawn.observation, fleet=fleet)
     placement = place(observation, drawn.sizings, drawn.limits)
     steps = plan(observation, placement, drawn.sizings, drawn.limits)
+    # a plan that broke a rail was thrown away: that is a fault of the plan too
+    assert [str(hold.reason) for hold in steps.holds if hold.reason.code == "unplanned"] == []
     assert check(steps, observation, placement, drawn.sizings, drawn.limits) == ()
     return placement, steps
 
