@@ -21,9 +21,10 @@ pytestmark = pytest.mark.servers
 
 COMMON = {"load_s": 2, "max_copies": 3}
 CONFIG: Mapping[str, Any] = {
+    # compute for any copies: it is memory, and that a replica holds one copy of a model, which asks for replicas here
     "pools": {
-        "small": {"memory": "700MB", "max_replicas": 3, "start_s": 3},
-        "large": {"memory": "1500MB", "max_replicas": 2, "min_replicas": 0, "start_s": 3},
+        "small": {"memory": "700MB", "compute": 8, "max_replicas": 3, "start_s": 3},
+        "large": {"memory": "1500MB", "compute": 8, "max_replicas": 2, "min_replicas": 0, "start_s": 3},
     },
     "models": {
         # two that take the load, on two copies each: one copy serves 250 and 125 requests a second
@@ -47,7 +48,7 @@ CHANGES = (
 )
 """What the policies of the moving models become, one after the other, again and again."""
 EVERY_S = 6.0
-LOAD_S = 150.0
+LOAD_S = 140.0
 PACE_RPS = {"filetype": 1.0, "squeezenet": 1.0, "ocr_rec": 1.0, "embed": 1.0}
 
 
@@ -55,7 +56,7 @@ PACE_RPS = {"filetype": 1.0, "squeezenet": 1.0, "ocr_rec": 1.0, "embed": 1.0}
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
     """Every model has the copies that its policy asks for."""
     with running_fleet(tmp_path_factory.mktemp("moves"), CONFIG) as fleet:
-        ticks_until(fleet, has_all, "every model served")
+        ticks_until(fleet, has_all, "every model served", every_s=2)
         yield fleet
 
 
@@ -64,11 +65,11 @@ def has_all(a_tick: Tick) -> bool:
 
 
 def rising_and_falling() -> Profile:
-    """vad from 130 to 190 requests a second and back, twice; ocr_cls 50: over 30,000 in 150 s."""
+    """vad from 130 to 190 requests a second and back, twice; ocr_cls 60: over 30,000 in 140 s."""
     quarter_s = LOAD_S / 4
     corners = ((130.0, 190.0), (190.0, 130.0), (130.0, 190.0), (190.0, 130.0))
     vad = tuple(Segment("vad", i * quarter_s, (i + 1) * quarter_s, *rates) for i, rates in enumerate(corners))
-    rest = flat(LOAD_S, {"ocr_cls": 50.0, **PACE_RPS})
+    rest = flat(LOAD_S, {"ocr_cls": 60.0, **PACE_RPS})
     return Profile("moves", LOAD_S, (*vad, *rest.segments), seed=5)
 
 
