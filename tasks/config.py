@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from tasks.catalogue import Catalogue, CatalogueError, Entry, Number, read_catalogue
 from tasks.world import Limits, Model, Need, Objective, Pool
 
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9])?$"
@@ -30,23 +31,42 @@ class Section(BaseModel):
 class NeedSection(Section):
     """What one copy takes, and gives."""
 
-    footprint: ByteSize
-    """Memory of one copy after warm-up, for example 290MB or 2GiB."""
-    service_ms: float = Field(gt=0)
-    """Mean milliseconds one request is executed, without its queue time."""
+    footprint: ByteSize | None = None
+    """Memory of one copy after warm-up, for example 290MB or 2GiB. Left out: the catalogue's."""
+    service_ms: float | None = Field(None, gt=0)
+    """Mean milliseconds one request is executed, without its queue time. Left out: the catalogue's."""
     service_cv2: float = Field(0.0, ge=0)
-    """Squared coefficient of variation of the service time: 0 constant, 1 exponential."""
+    """Squared coefficient of variation of the service time: 0 constant, 1 exponential. Left out: the catalogue's."""
     instances: int = Field(1, ge=1)
     """Requests that one copy executes at the same time (instance_group count)."""
     load_s: float = Field(5.0, gt=0)
-    """Seconds from the load call to the first request served."""
+    """Seconds from the load call to the first request served. Left out: the catalogue's."""
     compute_ms: float | None = Field(None, gt=0)
     """Device milliseconds one request takes. Left out: as long as the service takes."""
 
-    def need(self) -> Need:
-        return Need(
-            int(self.footprint), self.service_ms, self.service_cv2, self.instances, self.load_s, self.compute_ms
+    def need(self, entry: Entry) -> Need | None:
+        """What is declared, else what the catalogue has; None: neither has the footprint or the service time."""
+        footprint = _declared(self.footprint, entry.footprint_bytes)
+        service_ms = _declared(self.service_ms, entry.service_ms)
+        if footprint is None or service_ms is None:
+            return None
+        cv2, load_s = (
+            _declared(getattr(self, field) if field in self.model_fields_set else None, number)
+            for field, number in (("service_cv2", entry.service_cv2), ("load_s", entry.load_s))
         )
+        return Need(
+            footprint_bytes=int(footprint),
+            service_ms=service_ms,
+            service_cv2=self.service_cv2 if cv2 is None else cv2,
+            instances=self.instances,
+            load_s=self.load_s if load_s is None else load_s,
+            compute_ms=self.compute_ms,
+            source="declared" if self.service_ms is not None or entry.service_ms is None else entry.service_ms.source,
+        )
+
+
+def _declared(declared: float | None, number: Number | None) -> float | None:
+    return declared if declared is not None or number is None else number.value
 
 
 class ModelSection(NeedSection):
@@ -70,6 +90,8 @@ class ModelSection(NeedSection):
     """Its copies are never moved to make room or to save a replica."""
     idle_s: float = Field(900.0, gt=0)
     """With min_copies 0: seconds without a request before its copies go."""
+    largest: dict[str, list[int]] = Field(default_factory=dict)
+    """The largest shape of each input whose dimensions are free, without the batch: profiling warms up with it."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ModelSection:
@@ -77,11 +99,12 @@ class ModelSection(NeedSection):
             raise ValueError(f"max_copies {self.max_copies} is below min_copies {self.min_copies}")
         return self
 
-    def model(self, name: str, gpu_types: set[str]) -> Model:
-        needs = {gpu: self.on.get(gpu, self).need() for gpu in sorted(gpu_types)}
+    def model(self, name: str, gpu_types: set[str], catalogue: Catalogue) -> Model:
+        """With a need for each GPU type on which it is known."""
+        needs = {gpu: self.on.get(gpu, self).need(catalogue.entry(name, gpu)) for gpu in sorted(gpu_types)}
         return Model(
             name=name,
-            need_by_gpu_type=needs,
+            need_by_gpu_type={gpu: need for gpu, need in needs.items() if need is not None},
             objective=Objective(self.queue_ms, self.percentile),
             min_copies=self.min_copies,
             max_copies=self.max_copies,
@@ -225,6 +248,9 @@ class Config(Section):
     models: dict[Annotated[str, Field(pattern=NAME)], ModelSection] = Field(min_length=1)
     limits: LimitsSection = LimitsSection()
     metrics: MetricsSection = MetricsSection()
+    catalogue: Path | None = None
+    """File of measured needs that flows/profile.py writes; relative to this file. Left out: all is declared here."""
+    _catalogue: Catalogue = PrivateAttr(default_factory=Catalogue)
 
     @model_validator(mode="after")
     def _references(self) -> Config:
@@ -243,6 +269,26 @@ class Config(Section):
             raise ValueError("a Kubernetes fleet needs metrics.prometheus_url and metrics.pushgateway_url")
         return self
 
+    @model_validator(mode="after")
+    def _history_shows_idleness(self) -> Config:
+        for name, model in self.models.items():
+            if model.min_copies == 0 and model.idle_s > self.metrics.history_s:
+                raise ValueError(
+                    f"models.{name}.idle_s {model.idle_s:g} is more than metrics.history_s {self.metrics.history_s:g}: "
+                    "it would never be seen idle"
+                )
+        return self
+
+    def catalogue_path(self, config_path: Path | str) -> Path:
+        """Where the catalogue is.
+
+        Raises:
+            ConfigError: the configuration names none.
+        """
+        if self.catalogue is None:
+            raise ConfigError(f"{config_path}: it names no catalogue, for example `catalogue: catalogue.yaml`")
+        return Path(config_path).parent / self.catalogue
+
     @property
     def local_state(self) -> Path:
         """The local fleet's folder.
@@ -256,18 +302,50 @@ class Config(Section):
 
     def domain_models(self) -> tuple[Model, ...]:
         gpu_types = {section.gpu_type or name for name, section in self.pools.items()}
-        return tuple(section.model(name, gpu_types) for name, section in sorted(self.models.items()))
+        return tuple(section.model(name, gpu_types, self._catalogue) for name, section in sorted(self.models.items()))
+
+    def missing_needs(self) -> list[str]:
+        """One line for each model and GPU type whose footprint or service time nobody knows."""
+        models = {model.name: model for model in self.domain_models()}
+        where = f"the catalogue {self.catalogue}" if self.catalogue else "a catalogue"
+        wanted = sorted(
+            {
+                (name, pool.gpu_type)
+                for name, model in models.items()
+                for pool in self.domain_pools()
+                if (model.pools is None or pool.name in model.pools) and pool.gpu_type not in model.need_by_gpu_type
+            }
+        )
+        return [
+            f"  models.{name}: footprint and service_ms on GPU type {gpu} are neither declared nor in {where}: "
+            "declare them, or run flows/profile.py"
+            for name, gpu in wanted
+        ]
 
     def domain_pools(self) -> tuple[Pool, ...]:
         return tuple(section.pool(name) for name, section in self.pools.items())
 
 
-def read_config(path: Path | str) -> Config:
-    """Read and check a configuration file.
+def read_config(path: Path | str, has_needs: bool = True) -> Config:
+    """Read and check a configuration file, and the catalogue that it names.
+
+    ``has_needs`` False: models may still be without a footprint or a service time, since they are yet to be profiled.
 
     Raises:
         ConfigError: one line for each place that is wrong, with what is allowed there.
     """
+    config = _read(path)
+    if config.catalogue is not None:
+        try:
+            config._catalogue = read_catalogue(config.catalogue_path(path))
+        except CatalogueError as error:
+            raise ConfigError(str(error)) from error
+    if has_needs and (missing := config.missing_needs()):
+        raise ConfigError(f"{path}: {len(missing)} wrong:\n" + "\n".join(missing))
+    return config
+
+
+def _read(path: Path | str) -> Config:
     try:
         text = Path(path).read_text()
     except OSError as error:
