@@ -9,7 +9,7 @@ from html import escape
 from tasks.simulate.bound import Bound
 from tasks.simulate.run import Run
 
-WIDTH, HEIGHT = 900, 380
+WIDTH, HEIGHT = 900, 385
 LEFT, RIGHT = (50, 50, 400, 270), (530, 50, 340, 270)
 """The panels: x, y, width, height."""
 PALETTE = (
@@ -23,10 +23,11 @@ def picture(title: str, runs: Sequence[Run], bound: Bound) -> str:
     """Left: cost an hour over time. Right: cost over the bound against the share outside the objective, both the less
     the better; the line is where 99.9 % are within."""
     least = bound.mean_per_hour * (len(runs[0].minutes) / 60)
-    colours = {run.policy: PALETTE[i % len(PALETTE)] for i, run in enumerate(runs)}
+    ours_first = sorted((run.policy for run in runs), key=lambda name: (not name.startswith("ours"), len(name)))
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(ours_first)}
     legend = [
-        _box(50 + (i % 3) * 290, 345 + (i // 3) * 13, colours[run.policy])
-        + _text(63 + (i % 3) * 290, 353 + (i // 3) * 13, run.policy)
+        _box(50 + (i % 3) * 290, 357 + (i // 3) * 13, colours[run.policy])
+        + _text(63 + (i % 3) * 290, 365 + (i // 3) * 13, run.policy)
         for i, run in enumerate(runs)
     ]
     body = [
@@ -57,7 +58,7 @@ def _over_time(runs: Sequence[Run], bound: Bound, colours: dict[str, str]) -> It
 
     for run in runs:
         kept = run.minutes[:: max(1, len(run.minutes) // 300)]
-        look = f'stroke="{colours[run.policy]}" stroke-width="1.3"'
+        look = f'stroke="{colours[run.policy]}" stroke-width="{2.4 if run.policy == "ours" else 1}"'
         yield line((m.time for m in kept), (m.cost_per_hour for m in kept), look)
     every = max(1, len(bound.time) // 300)
     look = 'stroke="#000" stroke-width="1.6" stroke-dasharray="4 2"'
@@ -90,7 +91,7 @@ def _against(runs: Sequence[Run], least: float, colours: dict[str, str]) -> Iter
 def _axes(panel: tuple[int, int, int, int], above: str, below: str) -> str:
     x, y, width, height = panel
     frame = f'<path d="M{x} {y}v{height}h{width}" fill="none" stroke="#999"/>'
-    return frame + _text(x, y - 8, above) + _text(x + width, y + height + 14, below, 'text-anchor="end"')
+    return frame + _text(x, y - 8, above) + _text(x + width, y + height + 26, below, 'text-anchor="end"')
 
 
 def _text(x: float, y: float, text: str, extra: str = "") -> str:
