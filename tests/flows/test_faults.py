@@ -29,8 +29,8 @@ CONFIG: Mapping[str, Any] = {
     "models": {
         "vad": MODEL,
         "filetype": {**MODEL, "service_ms": 20},
-        "ocr_cls": {**MODEL, "min_copies": 0},
-        "ocr_rec": {**MODEL, "min_copies": 0, "service_ms": 40},
+        "ocr_cls": {**MODEL, "min_copies": 0, "idle_s": 200},
+        "ocr_rec": {**MODEL, "min_copies": 0, "idle_s": 200, "service_ms": 40},
     },
     "limits": {"interval_s": EVERY_S, "stale_s": 15, "stabilisation_s": 10, "act_s": 20},
     "metrics": {"window_s": 20, "step_s": 5, "history_s": 300},

@@ -28,7 +28,11 @@ pytestmark = pytest.mark.servers
 MODEL = {"footprint": "80MB", "service_ms": 10, "queue_ms": 100, "load_s": 10}
 CONFIG: Mapping[str, Any] = {
     "pools": {"small": {"memory": "700MB", "max_replicas": 2, "start_s": 3}},
-    "models": {"vad": MODEL, "filetype": {**MODEL, "min_copies": 0}, "ocr_cls": {**MODEL, "min_copies": 0}},
+    "models": {
+        "vad": MODEL,
+        "filetype": {**MODEL, "min_copies": 0, "idle_s": 200},
+        "ocr_cls": {**MODEL, "min_copies": 0, "idle_s": 200},
+    },
     "limits": {"interval_s": 30, "stale_s": 45, "stabilisation_s": 60, "act_s": 60},
     "metrics": {"window_s": 20, "step_s": 5, "history_s": 300},
 }

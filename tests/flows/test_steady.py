@@ -21,7 +21,14 @@ CONFIG: Mapping[str, Any] = {
         "vad": {"footprint": "80MB", "service_ms": 10, "queue_ms": 50, "load_s": 2},
         # 6 requests a second on one copy: busy 0.24 of the time at 40 ms, 0.6 at 100 ms
         "filetype": {"footprint": "80MB", "service_ms": 40, "queue_ms": 100, "load_s": 2},
-        "squeezenet": {"footprint": "80MB", "service_ms": 20, "queue_ms": 100, "load_s": 2, "min_copies": 0},
+        "squeezenet": {
+            "footprint": "80MB",
+            "service_ms": 20,
+            "queue_ms": 100,
+            "load_s": 2,
+            "min_copies": 0,
+            "idle_s": 200,
+        },
     },
     "limits": {"interval_s": EVERY_S, "stale_s": 30, "stabilisation_s": 20, "act_s": 30},
     "metrics": {"window_s": 20, "step_s": 5, "history_s": 300},
