@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def begin_slow_load(fleet: RunningFleet, ticks: Ticks, model: str) -> str:
 
 def loads(fleet: RunningFleet, model: str) -> int:
     """How often Triton was told to load the model since it started."""
-    return (fleet.live.state.folder / "logs" / "small-0.log").read_text().count(f"loading: {model}:")
+    log = (fleet.live.state.folder / "logs" / "small-0.log").read_text()
+    return len(re.findall(rf"\bloading: {model}:", log))
 
 
 def summary_artifact(fleet: RunningFleet) -> Any:
@@ -151,7 +153,7 @@ def test_a_run_killed_while_it_acts_blocks_nothing_and_is_not_repeated(fleet: Ru
 
 def test_an_invalid_configuration_is_refused_and_says_where(fleet: RunningFleet, ticks: Ticks) -> None:
     good = fleet.config_path.read_text()
-    fleet.config_path.write_text(good.replace("  budget", "  budget").replace("limits:", "limits:\n  bugdet: 3"))
+    fleet.config_path.write_text(good.replace("limits:", "limits:\n  bugdet: 3"))
     try:
         refused = ticks.ask()
         found = ended(ticks, [refused], 40)

@@ -44,7 +44,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
         with start(flat(600.0, STEADY_RPS), fleet.live.gateway_url):
             idle = 0
             while idle < 3:
-                idle = idle + 1 if is_settled(ticks_until(fleet, is_settled, "settled", 20, EVERY_S)[-1]) else 0
+                idle = idle + 1 if len(ticks_until(fleet, is_settled, "settled", 20, EVERY_S)) == 1 else 1
                 time.sleep(EVERY_S)
             yield fleet
 
