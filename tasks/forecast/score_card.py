@@ -17,24 +17,21 @@ EARNS = 0.02
 def rows(scores: pd.DataFrame) -> list[dict[str, Any]]:
     """One row a model: its demand, the combination, and its best forecaster in hindsight."""
     table = overall(scores)
-    combined = table[table["forecaster"] == COMBINED].set_index("model")
-    best = best_by_model(table).set_index("model")
+    best = {row["model"]: row for row in best_by_model(table).to_dict("records")}
+    losses = table.pivot(index="model", columns="forecaster", values="loss_upper").to_dict("index")
+    combined = table[table["forecaster"] == COMBINED].sort_values("model").to_dict("records")
     return [
         {
-            "model": model,
-            "demand, req/s": f"{row.demand_rps:.2f}",
-            "loss, combined": f"{row.loss_upper:.4f}",
-            "covered": f"{row.covered:.0%}",
-            "best in hindsight": str(best["forecaster"][model]),
-            "its loss": f"{best['loss_upper'][model]:.4f}",
-            **{
-                str(name): f"{loss:.4f}"
-                for name, loss in table[table["model"] == model].set_index("forecaster")["loss_upper"].items()
-                if name != COMBINED
-            },
-            "scored": int(row.scored),
+            "model": row["model"],
+            "demand, req/s": f"{row['demand_rps']:.2f}",
+            "loss, combined": f"{row['loss_upper']:.4f}",
+            "covered": f"{row['covered']:.0%}",
+            "best in hindsight": best[row["model"]]["forecaster"],
+            "its loss": f"{best[row['model']]['loss_upper']:.4f}",
+            **{str(name): f"{loss:.4f}" for name, loss in losses[row["model"]].items() if name != COMBINED},
+            "scored": int(row["scored"]),
         }
-        for model, row in combined.sort_index().iterrows()
+        for row in combined
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import backtest as flow_module
 from flows.backtest import backtest
 from tests.prometheus_server import prometheus_server
 
@@ -23,7 +23,7 @@ def test_backtest_leaves_a_table_and_a_picture(tmp_path: Path, monkeypatch: pyte
         f'gateway_requests_total{{model="{model}"}}': {float(T0 + t): rps * t for t in range(0, 3601, 5)}
         for model, rps in {"vad": 10.0, "embed": 4.0}.items()
     }
-    monkeypatch.setattr(flow_module.time, "time", lambda: T0 + 3600.0)
+    monkeypatch.setattr(time, "time", lambda: T0 + 3600.0)
     with prometheus_server(tmp_path, samples) as url, prefect_test_harness(server_startup_timeout=120):
         path = tmp_path / "placement.yaml"
         query = "sum by (model) (rate(gateway_requests_total[{window}]))"
