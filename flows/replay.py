@@ -116,18 +116,19 @@ def edited(
     Raises:
         ConfigError: a pool that there is not, or a value out of range.
     """
-    raw = config.model_dump(mode="json")
+    # what is not declared stays so: the catalogue may have it
+    raw = config.model_dump(mode="json", exclude_unset=True)
     for model in raw["models"].values():
         if queue_ms is not None:
             model["queue_ms"] = queue_ms
         if scale_to_zero is not None:
-            model["min_copies"] = 0 if scale_to_zero else max(1, model["min_copies"])
+            model["min_copies"] = 0 if scale_to_zero else max(1, model.get("min_copies", 1))
     for pool, memory in (memory_by_pool or {}).items():
         if pool not in raw["pools"]:
             raise ConfigError(f"memory_by_pool names pool {pool}; there are: {', '.join(sorted(raw['pools']))}")
         raw["pools"][pool]["memory"] = memory
     try:
-        return Config.model_validate(raw)
+        return Config.model_validate(raw).with_catalogue_of(config)
     except ValueError as error:
         raise ConfigError(f"the edited configuration is wrong: {error}") from error
 

@@ -289,6 +289,11 @@ class Config(Section):
             raise ConfigError(f"{config_path}: it names no catalogue, for example `catalogue: catalogue.yaml`")
         return Path(config_path).parent / self.catalogue
 
+    def with_catalogue_of(self, other: Config) -> Config:
+        """This configuration with the catalogue that another was read with."""
+        self._catalogue = other._catalogue
+        return self
+
     @property
     def local_state(self) -> Path:
         """The local fleet's folder.

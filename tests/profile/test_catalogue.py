@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.replay import edited
 from tasks.catalogue import Catalogue, CatalogueError, Entry, Number, read_catalogue, write_catalogue
 from tasks.config import ConfigError, read_config
 from tasks.world import Need
@@ -77,6 +78,13 @@ def test_a_model_that_is_yet_to_be_profiled_can_be_read_for_that(tmp_path: Path)
         needs_of(tmp_path, None)
     (model,) = read_config(tmp_path / "placement.yaml", has_needs=False).domain_models()
     assert not any(model.may_live_in(pool) for pool in read_config("infra/local/placement.yaml").domain_pools())
+
+
+def test_an_edited_configuration_keeps_its_catalogue_and_declares_no_more(tmp_path: Path) -> None:
+    needs = needs_of(tmp_path, MEASURED, service_ms=20)
+    changed = edited(read_config(tmp_path / "placement.yaml"), 77.0, None, None)
+    (model,) = changed.domain_models()
+    assert (dict(model.need_by_gpu_type), model.objective.queue_ms) == (needs, 77.0)
 
 
 def test_a_new_measurement_replaces_numbers_and_keeps_what_it_lacks(tmp_path: Path) -> None:
