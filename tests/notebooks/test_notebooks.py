@@ -1,53 +1,19 @@
-"""Every notebook is free of output in git, and runs on its recorded data as it runs on a live fleet."""
+"""Every notebook is free of output in git, and runs on its recorded data."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import nbformat
 import pandas as pd
 import pytest
-from nbclient import NotebookClient
 
 from infra.load.trace import read_trace
 from tasks.config import read_config
+from tests.notebooks.executing import FOLDER, Results, execute, read, shown, warnings
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
 RECORDED = FOLDER / "data"
-LIVE = ("LOAD_REPORT", "PREFECT_API_URL", "PROMETHEUS_URL", "PLACEMENT_CONFIG", "DEMAND_TRACE", "HORIZON_S")
-"""What points a notebook at something else than its recorded data."""
-Results = Mapping[str, Any]
-
-
-def read(name: str) -> nbformat.NotebookNode:
-    notebook: nbformat.NotebookNode = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
-    return notebook
-
-
-def run(name: str, **environment: str) -> tuple[nbformat.NotebookNode, Results]:
-    """The executed notebook, and its ``results`` as its last cell left them."""
-    notebook = read(name)
-    notebook.cells.append(nbformat.v4.new_code_cell("print(results.to_json())"))  # type: ignore[no-untyped-call]
-    kernel = {key: value for key, value in os.environ.items() if key not in LIVE} | environment
-    client = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
-    client.execute(env=kernel)
-    return notebook, json.loads(notebook.cells[-1].outputs[0].text)
-
-
-def outputs(notebook: nbformat.NotebookNode, kind: str) -> list[str]:
-    """What the cells showed in this form (a MIME type), in their order."""
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return ["".join(output.data[kind]) for output in shown if "data" in output and kind in output.data]
-
-
-def warnings(notebook: nbformat.NotebookNode) -> list[str]:
-    """What went to the cells' stderr: a reader would see it, in red."""
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return [output.text for output in shown if output.output_type == "stream" and output.name == "stderr"]
 
 
 def load_and_decisions(notebook: nbformat.NotebookNode, results: Results) -> None:
@@ -60,7 +26,7 @@ def load_and_decisions(notebook: nbformat.NotebookNode, results: Results) -> Non
     assert results["ticks"] == len({one["run"] for one in artifacts}) > 0
     assert results["loads and unloads"] == kinds.count("load") + kinds.count("unload") > 0
     assert 0 < results["copies at most"] < results["copies at most, every model in every replica"]
-    assert "## Placement" in outputs(notebook, "text/markdown")[-1]
+    assert "## Placement" in shown(notebook, "text/markdown")[-1]
 
 
 def demand_and_forecasts(notebook: nbformat.NotebookNode, results: Results) -> None:
@@ -74,12 +40,12 @@ def demand_and_forecasts(notebook: nbformat.NotebookNode, results: Results) -> N
 
 def capacity(notebook: nbformat.NotebookNode, results: Results) -> None:
     measured = pd.read_parquet(RECORDED / "capacity" / "traffic.parquet")
-    footprints = read_config("infra/local/placement.yaml").models.values()
+    footprints = [model.footprint for model in read_config("infra/local/placement.yaml").models.values()]
     assert results["models measured under load"] == measured["model"].nunique() == 4
     assert results["windows"] == len(measured)
     assert results["measured / predicted queue time below 80 % load, median"] == pytest.approx(1, abs=0.2)
     assert results["copies that the peaks need"] >= len(footprints)
-    assert results["their memory, MB"] >= sum(model.footprint for model in footprints) / 1e6
+    assert results["their memory, MB"] >= sum(footprints) / 1e6
     assert results["every model in every replica, MB"] > results["their memory, MB"]
 
 
@@ -105,10 +71,18 @@ def test_notebook_is_free_of_output(name: str) -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_notebook_runs_on_its_recorded_data(name: str) -> None:
     pictures, check = CHECKS[name]
-    notebook, results = run(name)
-    assert len(outputs(notebook, "image/png")) == pictures
+    notebook, results = execute(name)
+    assert len(shown(notebook, "image/png")) == pictures
     assert warnings(notebook) == []
     check(notebook, results)
+
+
+def test_forecasts_of_another_trace() -> None:
+    trace = "infra/load/traces/azure_llm2024_1min_6h.parquet"
+    notebook, results = execute("02_demand_and_forecasts", DEMAND_TRACE=trace, HORIZON_S="600")
+    assert (results["models"], results["forecasts scored"]) == (2, 2 * 96)
+    assert "2 models, 360 bins of 60 s" in shown(notebook, "text/markdown")[0]
+    assert warnings(notebook) == []
 
 
 def test_recorded_data_is_small_and_names_no_place_of_a_machine() -> None:
