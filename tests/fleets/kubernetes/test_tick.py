@@ -52,11 +52,11 @@ class Stage:
         self._stack = stack
 
     def config(self, pools: dict[str, Any] | None = None, propagation_s: float = 0.0, **policies: Any) -> Config:
-        """``policies``: what differs from ``MODEL`` in a model."""
+        """``policies``: what differs from ``MODEL`` in a model. ``slow`` is asked by nobody, and known."""
         return self.cluster.config(
             fleet={"kind": "kubernetes", "namespace": self.cluster.namespace, "propagation_s": propagation_s},
             pools=pools or {"small": POOLS["small"]},
-            models={name: MODEL | policies.get(name, {"min_copies": 0}) for name in MODELS},
+            models={name: MODEL | policy for name, policy in {"slow": {"min_copies": 0}, **policies}.items()},
             limits={"interval_s": 5, "budget": 8, "stale_s": 30, "stabilisation_s": 0, "act_s": 60},
             metrics={
                 "prometheus_url": self._prometheus,
@@ -110,9 +110,13 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def prometheus(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Each model is asked once a second, from ten minutes ago until in ten minutes."""
+    """Each model but ``slow`` is asked once a second, from ten minutes ago until in ten minutes."""
     now = time.time()
-    samples = {f'asked{{model="{model}"}}': {now + at: 1.0 for at in range(-600, 600, 5)} for model in MODELS}
+    rps_by_model = {model: float(model != "slow") for model in MODELS}
+    samples = {
+        f'asked{{model="{model}"}}': {now + at: rps for at in range(-600, 600, 5)}
+        for model, rps in rps_by_model.items()
+    }
     with prometheus_server(tmp_path_factory.mktemp("prometheus"), samples) as url:
         yield url
 
@@ -248,7 +252,7 @@ def test_the_api_server_restarts_in_the_middle_of_a_tick(stage: Stage, settled: 
 def test_the_first_write_of_each_thing_meets_a_conflict(stage: Stage, settled: Config) -> None:
     """409 on every first write: all is done in this tick all the same."""
     live = stage.cluster.fleet(settled)
-    Faulty(live, lambda method, _path, before: (409, {}) if method == "PATCH" and before == 0 else None)
+    Faulty(live, lambda method, _path, before: (409, {}) if method in ("PATCH", "PUT") and before == 0 else None)
     assert failed(stage.tick(settled, live)) == []
     assert is_whole(stage)
 
