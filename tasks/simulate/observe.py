@@ -120,6 +120,7 @@ class Observer:
         begun = scenario.start - scenario.warmup_s - self._before_s
         newest = begun + self._filled * self._grain_s
         times = newest - scenario.bin_s * np.arange(bins - 1, -1, -1)
+        rates[times - window * self._grain_s < scenario.recorded_from - 1e-6] = np.nan
         return pd.DataFrame(
             {"time": np.tile(times, rates.shape[1]), "model": self._column(bins), "demand_rps": rates.T.ravel()}
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from tasks.simulate.demand import Demand
@@ -61,6 +62,8 @@ class Scenario:
     """Width of its bins."""
     window_s: float = 30.0
     """Each is the mean over a window of this length that ends with it: a rate in Prometheus."""
+    recorded_from: float = -math.inf
+    """Unix seconds; windows that begin before were not observed: a fleet that is new has no history."""
     failures: tuple[Failure, ...] = ()
     costs: Costs = field(default_factory=Costs)
     seed: int = 0
