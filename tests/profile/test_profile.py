@@ -62,9 +62,11 @@ def test_profile_of_a_local_fleet(tmp_path: Path) -> None:
         assert state.message == "2 measured, 1 could not be; catalogue catalogue.yaml written"
         catalogue = read_catalogue(tmp_path / "catalogue.yaml")
         vad, ocr_cls = (catalogue.entry(model, "small") for model in ("vad", "ocr_cls"))
-        for entry, megabytes in ((vad, 73), (ocr_cls, 61)):
+        for entry in (vad, ocr_cls):
             assert entry.footprint_bytes is not None
-            assert entry.footprint_bytes.value == pytest.approx(megabytes * 1e6, rel=0.35)
+            # a Python process with onnxruntime is 35 MB, their weights are a few
+            assert 30e6 < entry.footprint_bytes.value < 90e6
+            assert entry.footprint_bytes.spread < 10e6
             assert entry.load_s is not None
             assert 0.05 < entry.load_s.value < 10
         assert vad.service_ms is not None

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tasks.config import GatewaySection, KubernetesSection
 from tasks.fleets.kubernetes.api import MANAGER, STRATEGIC, Api, ApiError
 from tasks.fleets.kubernetes.call import APPLY, Call, Json
 from tasks.fleets.kubernetes.names import (
@@ -28,6 +27,7 @@ from tasks.fleets.kubernetes.pods import (
     labelled_models,
     name_of,
 )
+from tasks.sections import GatewaySection, KubernetesSection
 
 log = logging.getLogger(__name__)
 
