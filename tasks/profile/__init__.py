@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import pstdev
 
 from tasks.catalogue import Catalogue, Entry, Number
 from tasks.clients.triton import TritonError
@@ -104,7 +105,7 @@ def entry_of(measured: Measured, instances: int) -> Entry:
 
     return Entry(
         footprint_bytes=None if footprint is None else of(*footprint),
-        service_ms=of(busy.service_ms, max(services, default=0.0) - min(services, default=0.0)),
+        service_ms=of(busy.service_ms, pstdev(services) if services else 0.0),
         service_cv2=of(alone.latency_cv2, 0.0),
         load_s=of(load_s, load_spread_s),
     )
