@@ -33,7 +33,7 @@ LEAD_S = 60.0
 """Quiet, and not counted: what a forecast makes of a load that begins from nothing is a matter of luck."""
 RATES: tuple[tuple[float, Mapping[str, float]], ...] = (
     (30, QUIET),
-    (150, QUIET | {"squeezenet": 14}),
+    (150, {**QUIET, "squeezenet": 14}),
     (60, QUIET),
 )
 """Seconds, and requests a second: one model needs a second copy, and later no more."""
@@ -97,11 +97,12 @@ def really(fleet: RunningFleet) -> Seen:
     assert report.failed == 0, report.failures
     requests = report.requests[(report.requests["outcome"] == "succeeded") & (report.requests["intended_s"] > LEAD_S)]
     p95 = {}
-    for model, section in fleet.config.models.items():
-        latency = requests.loc[requests["model"] == model, "latency_ms"].to_numpy()
+    for model in fleet.config.domain_models():
+        latency = requests.loc[requests["model"] == model.name, "latency_ms"].to_numpy()
         # a tenth waits for nothing: its latency is the service and all there is on the way
-        p95[model] = float(np.percentile(latency, 95) - np.percentile(latency, 10))
-        assert np.percentile(latency, 10) < 1.5 * section.service_ms + 20, "the machine is too busy to tell"
+        p95[model.name] = float(np.percentile(latency, 95) - np.percentile(latency, 10))
+        service_ms = next(iter(model.need_by_gpu_type.values())).service_ms
+        assert np.percentile(latency, 10) < 1.5 * service_ms + 20, "the machine is too busy to tell"
     return Seen(p95, loads, copies)
 
 

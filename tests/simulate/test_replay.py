@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from prefect.artifacts import Artifact
+from prefect.testing.utilities import prefect_test_harness
 
-from flows.replay import compare, edited, one_line, read_trace, scenario_of
+from flows.replay import compare, edited, one_line, read_trace, replay, scenario_of
 from tasks.config import Config, ConfigError
 from tasks.simulate.policies.ours import Ours
 
@@ -74,3 +78,19 @@ def test_policies_are_compared_and_progress_is_told() -> None:
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert one_line(runs, 1.0).startswith("ours: cost ")
+
+
+@pytest.mark.servers
+def test_the_flow_leaves_its_table_picture_and_progress(tmp_path: Path) -> None:
+    """On a Prefect server of its own."""
+    config, demand = tmp_path / "placement.yaml", tmp_path / "demand.parquet"
+    config.write_text(yaml.safe_dump(CONFIG.model_dump(mode="json", exclude={"fleet"})))
+    trace(960, "a", "b").to_parquet(demand)
+    with prefect_test_harness(server_startup_timeout=120):
+        state = replay(str(config), str(demand), queue_ms=20, return_state=True)
+        assert state.is_completed(), state.message
+        left: list[Any] = [Artifact.get(f"replay-{key}") for key in ("summary", "policies", "progress")]
+    page, table, progress = (artifact.data for artifact in left)
+    assert "data:image/svg+xml," in page
+    assert "ours, perfect foresight" in str(table)
+    assert progress == 100
