@@ -40,7 +40,8 @@ def demand_and_forecasts(notebook: nbformat.NotebookNode, results: Results) -> N
 
 def capacity(notebook: nbformat.NotebookNode, results: Results) -> None:
     measured = pd.read_parquet(RECORDED / "capacity" / "traffic.parquet")
-    footprints = [model.footprint for model in read_config("infra/local/placement.yaml").models.values()]
+    models = read_config(FOLDER.parent / "infra" / "local" / "placement.yaml").domain_models()
+    footprints = [need.footprint_bytes for model in models for need in [*model.need_by_gpu_type.values()][:1]]
     assert results["models measured under load"] == measured["model"].nunique() == 4
     assert results["windows"] == len(measured)
     assert results["measured / predicted queue time below 80 % load, median"] == pytest.approx(1, abs=0.2)
