@@ -31,7 +31,7 @@ from tasks.simulate.picture import picture
 from tasks.simulate.policies import own, peers
 from tasks.simulate.report import best, markdown, rows
 from tasks.simulate.run import Policy, Run, simulate
-from tasks.simulate.scenario import Costs, Scenario
+from tasks.simulate.scenario import Costs, Scenario, fits
 
 STEP_S = 5.0
 FINE_STEP_S = 1.0
@@ -170,9 +170,12 @@ def scenario_of(config: Config, trace: pd.DataFrame, span_s: float) -> Scenario:
     """The configured fleet under the newest ``span_s`` of the trace; models that it does not have are silent.
 
     Raises:
+        ConfigError: a model has no place.
         ValueError: nothing in it is of the configuration's models, or it is too short.
     """
-    models = config.domain_models()
+    models, pools = config.domain_models(), config.domain_pools()
+    if homeless := [m.name for m in models if not any(m.may_live_in(p) and fits(m, p) for p in pools)]:
+        raise ConfigError(f"models that fit into no pool's replicas: {', '.join(homeless)}; give a pool more memory")
     trace = trace.assign(timestamp=trace["timestamp"].astype(float), model=trace["model"].astype(str))
     ours_only = trace[trace["model"].isin([model.name for model in models])]
     if ours_only.empty:
@@ -193,7 +196,7 @@ def scenario_of(config: Config, trace: pd.DataFrame, span_s: float) -> Scenario:
     return Scenario(
         name=f"{len(models)} models, {len(config.pools)} pools, {span_s / 3600:.1f} h of demand",
         models=models,
-        pools=config.domain_pools(),
+        pools=pools,
         demand=demand,
         start=start,
         duration_s=int((demand.end - start) / 60) * 60.0,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.simulate.demand import Floats
-from tasks.simulate.scenario import Scenario
+from tasks.simulate.scenario import Scenario, fits
 from tasks.size.queueing import Station
 
 ASCENTS, STRIDE = 100, 0.25
@@ -75,7 +75,7 @@ def _needs(scenario: Scenario) -> _Needs:
     capacity, memory, compute = (np.full(shape, math.inf) for _ in range(3))
     for p, pool in enumerate(scenario.pools):
         for m, model in enumerate(scenario.models):
-            if not model.may_live_in(pool):
+            if not (model.may_live_in(pool) and fits(model, pool)):
                 continue
             need = model.need_by_gpu_type[pool.gpu_type]
             station = Station(need.service_ms / 1000, need.instances, need.service_cv2)

@@ -9,6 +9,11 @@ from tasks.simulate.demand import Demand
 from tasks.world import Limits, Model, Pool
 
 
+def fits(model: Model, pool: Pool) -> bool:
+    """Whether one copy has room in an empty replica of a pool that it may live in."""
+    return model.need_by_gpu_type[pool.gpu_type].footprint_bytes <= pool.memory_bytes * (1 - pool.headroom)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A replica that dies."""

@@ -63,6 +63,11 @@ def test_demand_that_says_nothing_is_refused(demand: pd.DataFrame, says: str) ->
         scenario_of(CONFIG, demand, 86_400)
 
 
+def test_a_model_without_a_place_is_refused() -> None:
+    with pytest.raises(ConfigError, match="into no pool's replicas: b"):
+        scenario_of(edited(CONFIG, None, None, {"small": "300MB"}), trace(7200, "a"), 86_400)
+
+
 def test_a_file_without_its_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trace.parquet"
     pd.DataFrame({"timestamp": [1], "model": ["a"]}).to_parquet(path)
