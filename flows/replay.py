@@ -34,8 +34,8 @@ from tasks.simulate.run import Policy, Run, simulate
 from tasks.simulate.scenario import Costs, Scenario, fits
 
 STEP_S = 5.0
-FINE_STEP_S = 1.0
-"""Where a model loads in less than two of the others: the local fleet."""
+FINE_STEP_S, FINE_S = 1.0, 7200.0
+"""Where a model loads in less than two of the others, as on the local fleet, and there is not too much of it."""
 LEAST_S = 900.0
 """Of recorded demand: a third is history, a sixth for finding one's footing, and what is left must mean something."""
 TIMEOUT_S = 60.0
@@ -186,7 +186,7 @@ def scenario_of(config: Config, trace: pd.DataFrame, span_s: float) -> Scenario:
     if span_s < LEAST_S:
         raise ValueError(f"{span_s:.0f} s of demand are too short to replay: at least {LEAST_S:g} s are needed")
     is_quick = min(need.load_s for model in models for need in model.need_by_gpu_type.values()) < 2 * STEP_S
-    step_s, interval_s = FINE_STEP_S if is_quick else STEP_S, config.limits.interval_s
+    step_s, interval_s = FINE_STEP_S if is_quick and span_s <= FINE_S else STEP_S, config.limits.interval_s
     bin_s = min(max(step_s, round(config.metrics.step_s / step_s) * step_s), interval_s)
     history_s = round(min(config.metrics.history_s, span_s / 3) / interval_s) * interval_s
     warmup_s = round(min(1800.0, span_s / 6) / interval_s) * interval_s
