@@ -39,7 +39,7 @@ def place(observation: Observation, sizings: Sequence[Sizing], limits: Limits) -
     return Placement(
         assignments=_assignments(board, kept, changes, gone),
         replicas_by_pool={name: count for name, (count, _) in counts.items()},
-        leaving=tuple(gone.items()),
+        leaving=tuple((name, reason) for name, reason in gone.items() if board.spots[name].pool.is_scaled_by_us),
         pool_reasons={name: reason for name, (_, reason) in counts.items() if reason is not None},
         surplus=_surplus(board, present, changes, gone),
         holds=tuple(Hold(f"model:{model}", reason) for model, reason in changes.refused.items()),

@@ -12,11 +12,11 @@ from tasks.world import Limits
 
 def spare(board: Board, spots: list[Spot], beyond: Mapping[str, Reason]) -> dict[str, Reason]:
     """The replicas that nothing should be in, as far as their pools have more than their minimum; those that are
-    ``beyond`` their pool's maximum go already."""
+    ``beyond`` their pool's maximum go already. Another autoscaler's too: it is told that so many fewer are wanted."""
     gone: dict[str, Reason] = {}
     for spot in spots:
         left = _count(board, spot, {**beyond, **gone})
-        if spot.name not in beyond and not spot.load_by_model and _may_go(spot) and left > spot.pool.min_replicas:
+        if spot.name not in beyond and not spot.load_by_model and _is_there(spot) and left > spot.pool.min_replicas:
             why = f"empty, {left} replicas, the pool's minimum is {spot.pool.min_replicas}"
             gone[spot.name] = Reason("replica_spare", why)
     return gone
@@ -74,8 +74,12 @@ def _move_out(board: Board, search: Search, spot: Spot, margin: float, gone: Map
     return True
 
 
+def _is_there(spot: Spot) -> bool:
+    return spot.is_ready and not spot.is_new and not spot.closed
+
+
 def _may_go(spot: Spot) -> bool:
-    return spot.is_ready and not spot.is_new and not spot.closed and spot.pool.is_scaled_by_us
+    return _is_there(spot) and spot.pool.is_scaled_by_us
 
 
 def _is_bound(board: Board, spot: Spot) -> bool:

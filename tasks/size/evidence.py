@@ -85,7 +85,7 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             },
             current=len(held.get(model.name, ())),
             serving=serving[model.name],
-            room=sum(max(p.max_replicas, p.replicas) if p.is_scaled_by_us else p.replicas for p in pools),
+            room=sum(max(p.max_replicas, p.replicas) for p in pools),
             demand=demand.get(model.name, NONE),
             wanted=wanted.get(model.name, NONE),
             queue_ms=queue_ms,

@@ -94,7 +94,7 @@ def test_the_queue_of_what_does_not_serve_counts_for_nothing() -> None:
     [
         ("as many as the pool may have", [replace(POOL, max_replicas=5, replicas=2)], 5),
         ("it has more than it may", [replace(POOL, max_replicas=2, replicas=3)], 3),
-        ("another autoscaler's: as many as there are", [replace(POOL, replicas=2, is_scaled_by_us=False)], 2),
+        ("another autoscaler's: it is told of more", [replace(POOL, max_replicas=5, is_scaled_by_us=False)], 5),
         ("two pools", [replace(POOL, max_replicas=3), Pool("large", "large", 10**9, max_replicas=2)], 5),
     ],
 )
