@@ -69,7 +69,8 @@ class Routing:
         self._wait(model, pod_name, is_there=True)
 
     def unroute(self, model: str, pod_name: str) -> None:
-        """Take the label off, wait until the endpoint is gone and that is known; an emptied pod's gate closes."""
+        """Take the label off, wait until the endpoint is gone and that is known. The gate stays open: the copy is still
+        to be drained, and a pod that is not ready would be the first to go when the count goes down."""
         key, _ = model_label(model)
         pod = self._picture.pod(pod_name)
         if pod is None:
@@ -78,8 +79,6 @@ class Routing:
         try:
             self.mark(pod_name, {key: None}, {DELETION_COST: str(len(left))})
             self._wait(model, pod_name, is_there=False)
-            if not left:
-                self.set_gate(pod_name, is_carrying=False)
         except ApiError as error:
             if error.status != 404:
                 raise

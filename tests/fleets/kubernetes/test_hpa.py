@@ -101,6 +101,7 @@ def metrics(plane: ControlPlane, cluster: Cluster) -> Iterator[Metrics]:
             "versionPriority": 100,
             "service": {"name": "metrics", "namespace": cluster.namespace, "port": port},
         }
+        let_the_hpa_read(cluster)
         body = {"metadata": {"name": f"v1beta1.{GROUP}"}, "spec": spec}
         cluster.api.call(Call("POST", services, body=body))
         try:
@@ -108,6 +109,19 @@ def metrics(plane: ControlPlane, cluster: Cluster) -> Iterator[Metrics]:
             yield found
         finally:
             cluster.api.call(Call("DELETE", f"{services}/v1beta1.{GROUP}"))
+
+
+def let_the_hpa_read(cluster: Cluster) -> None:
+    """As prometheus-adapter's chart does."""
+    name, root = f"{cluster.namespace}-metrics", "/apis/rbac.authorization.k8s.io/v1"
+    rules = [{"apiGroups": [GROUP], "resources": ["*"], "verbs": ["get", "list"]}]
+    cluster.api.call(Call("POST", f"{root}/clusterroles", body={"metadata": {"name": name}, "rules": rules}))
+    binding = {
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": "horizontal-pod-autoscaler", "namespace": "kube-system"}],
+    }
+    cluster.api.call(Call("POST", f"{root}/clusterrolebindings", body=binding))
 
 
 def example(cluster: Cluster, pool: str) -> None:
@@ -122,9 +136,17 @@ def example(cluster: Cluster, pool: str) -> None:
 
 def settles(cluster: Cluster, pool: str, count: int) -> None:
     """It gets there, and stays."""
-    eventually(lambda: cluster.scale_of(pool) == count, 30)
+    deadline = time.monotonic() + 30
+    while cluster.scale_of(pool) != count and time.monotonic() < deadline:
+        time.sleep(0.2)
     time.sleep(SYNCS_S)
-    assert cluster.scale_of(pool) == count
+    assert cluster.scale_of(pool) == count, said(cluster)
+
+
+def said(cluster: Cluster) -> list[str]:
+    """What the HPA says about itself."""
+    events = cluster.api.items(cluster.api.path("v1", "events"))
+    return [f"{e['reason']}: {e['message']}" for e in events if e["involvedObject"]["kind"].endswith("Autoscaler")]
 
 
 def test_it_goes_where_the_tick_wants_it_and_an_old_value_changes_nothing(cluster: Cluster, metrics: Metrics) -> None:

@@ -56,7 +56,9 @@ class Stage:
         return self.cluster.config(
             fleet={"kind": "kubernetes", "namespace": self.cluster.namespace, "propagation_s": propagation_s},
             pools=pools or {"small": POOLS["small"]},
-            models={name: MODEL | policy for name, policy in {"slow": {"min_copies": 0}, **policies}.items()},
+            models={
+                name: MODEL | policy for name, policy in {"slow": {"min_copies": 0, "idle_s": 60}, **policies}.items()
+            },
             limits={"interval_s": 5, "budget": 8, "stale_s": 30, "stabilisation_s": 0, "act_s": 60},
             metrics={
                 "prometheus_url": self._prometheus,
@@ -185,6 +187,7 @@ def test_a_restarted_container_and_a_label_edited_by_hand_are_put_right(stage: S
     crashed, edited = sorted(stage.serving("echo"))
     stage.kubelet.crash(crashed)
     stage.kubelet.restart(crashed)
+    eventually(lambda: [r.state for r in stage.cluster.fleet(config).replicas()] == ["ready"] * 2)
     stage.cluster.label(edited, "model.triton-placement/echo", None)
     stage.cluster.label(edited, "model.triton-placement/slow", "ready")
     ticks = stage.ticks_until(config, lambda: len(stage.serving("echo")) == 2 and not stage.serving("slow"))
