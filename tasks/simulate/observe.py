@@ -70,7 +70,7 @@ class Observer:
     def _before_s(self) -> float:
         """How much demand is known at the start: the history, and what its first window reaches back."""
         scenario = self.fleet.scenario
-        return scenario.history_s + scenario.bin_s + max(scenario.window_s, self._grain_s)
+        return scenario.history_s + scenario.bin_s + max(scenario.window_s, self._grain_s) + scenario.lag_s
 
     def observe(self) -> Observation:
         """The fleet, its demand and its traffic since the last observation."""
@@ -114,11 +114,12 @@ class Observer:
         scenario = self.fleet.scenario
         per, bins = round(scenario.bin_s / self._grain_s), round(scenario.history_s / scenario.bin_s)
         window = max(1, round(scenario.window_s / self._grain_s))
-        total = np.cumsum(self._grains[self._filled - bins * per - window : self._filled], axis=0, dtype=float)
+        newest_grain = self._filled - round(scenario.lag_s / self._grain_s)
+        total = np.cumsum(self._grains[newest_grain - bins * per - window : newest_grain], axis=0, dtype=float)
         ends = len(total) - 1 - per * np.arange(bins - 1, -1, -1)
         rates = (total[ends] - total[ends - window]) / (window * self._grain_s)
         begun = scenario.start - scenario.warmup_s - self._before_s
-        newest = begun + self._filled * self._grain_s
+        newest = begun + newest_grain * self._grain_s
         times = newest - scenario.bin_s * np.arange(bins - 1, -1, -1)
         rates[times - window * self._grain_s < scenario.recorded_from - 1e-6] = np.nan
         return pd.DataFrame(

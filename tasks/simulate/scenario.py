@@ -67,6 +67,8 @@ class Scenario:
     """Width of its bins."""
     window_s: float = 30.0
     """Each is the mean over a window of this length that ends with it: a rate in Prometheus."""
+    lag_s: float = 0.0
+    """How old the newest of it is: a scrape's interval."""
     recorded_from: float = -math.inf
     """Unix seconds; windows that begin before were not observed: a fleet that is new has no history."""
     failures: tuple[Failure, ...] = ()

@@ -147,7 +147,7 @@ def simulated(config: Config) -> Seen:
         "reality", models, config.domain_pools(), Demand(first, 1.0, np.array(rows, dtype=np.float32)),
         begin + LEAD_S, duration_s() - LEAD_S, warmup_s=quiet_s + LEAD_S,
         limits=config.limits.limits(), history_s=config.metrics.history_s, bin_s=config.metrics.step_s,
-        window_s=config.metrics.window_s, recorded_from=begin - NEW_S,
+        window_s=config.metrics.window_s, recorded_from=begin - NEW_S, lag_s=5.0,
         costs=Costs(step_s=1.0, spread=0.0, is_round_robin=True, drain_s=1.5, unload_s=1.2),
     )  # fmt: skip
     policy = Watched(scenario.limits)

@@ -29,8 +29,9 @@ def test_a_minute_counts_only_when_its_model_meets_its_objective_in_it() -> None
     """70 s without a copy: the first two minutes are lost in full, 240 of 1200 requests."""
     done = simulate(scenario((model("a"),), flat(2.0), warmup_s=0.0, duration_s=600.0), PerModel())
     assert done.within == pytest.approx(1 - 240 / 1200)
-    # of the other 1060, 0.1 x exp(-(20 - 2) x 0.1 s x 2) = 0.27 % wait longer than 100 ms
-    assert done.in_time == pytest.approx(1 - (140 + 1060 * 0.0027) / 1200, abs=0.0001)
+    # of the other 1060, 1 - 0.9 exp(2 x 50 ms) = 0.54 % wait longer than 50 ms, exp(-(20 - 2) x 50 ms x 2) of these
+    # longer than 100 ms: 0.09 %
+    assert done.in_time == pytest.approx(1 - (140 + 1060 * 0.0009) / 1200, abs=0.0001)
 
 
 def test_a_replica_that_dies_is_made_up_for() -> None:
