@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.local_fleet import running_fleet
@@ -13,13 +11,13 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(560)]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Seen, Seen]]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, Seen]:
     """What was seen really, and what the simulator says."""
     with running_fleet(tmp_path_factory.mktemp("reality"), CONFIG) as fleet:
         real = really(fleet)
         said = simulated(fleet.config)
     print("\n" + table(real, said))
-    yield real, said
+    return real, said
 
 
 @pytest.mark.parametrize("model", ["filetype", "vad"])
