@@ -121,7 +121,7 @@ def _steps(tick: Tick) -> list[str]:
 
 def _models(tick: Tick) -> str:
     """Numbers, then the reasons of the models that do not change: those that do are told first."""
-    numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "copies", "wanted", "forecaster")
+    numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "copies", "wanted")
     rows = demand_rows(tick)
     stays = [f"- {s.model}: `{s.reason.code}`: {s.reason.text}" for s in tick.sizings if not is_changed(tick, s)]
     table = _table([{name: row[name] for name in numbers} for row in rows])
