@@ -85,7 +85,8 @@ def register_automation(state: State) -> None:
                 "posture": "Proactive",
                 "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
                 "for_each": ["prefect.resource.id"],
-                "after": ["prefect.flow-run.heartbeat"],
+                # its start counts too: a run may die before its first heartbeat
+                "after": ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
                 "expect": ["prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in ENDED)],
                 "threshold": 1,
                 "within": DEAD_AFTER_S,
