@@ -4,9 +4,11 @@ PYTHON ?= python3
 CONFIG ?= infra/local/placement.yaml
 BIN := .venv/bin
 RUN := $(BIN)/python -m
+# tools that were fetched because the machine has none of its own
+export PATH := $(PATH):$(CURDIR)/.cache/prometheus/usr/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status schema
+.PHONY: help install demo up down status test check tools test-servers test-kubernetes test-nightly bench schema
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -37,6 +39,9 @@ $(BIN)/uv: requirements/uv.txt
 	  | VIRTUAL_ENV=.venv-triton $(BIN)/uv pip sync --quiet --require-hashes -
 	@touch $@
 
+demo: install ## four minutes on real servers: a rise, a cold model, a replica killed; each decision as it comes
+	@$(RUN) infra.local.demo --config $(CONFIG)
+
 up: install ## the fleet, the gateway, Prometheus, Prefect and the schedule
 	@$(RUN) infra.local up --config $(CONFIG)
 
@@ -45,6 +50,32 @@ down: ## stop all of it
 
 status: ## what runs, where, and which replica holds which models
 	@$(RUN) infra.local status --config $(CONFIG)
+
+test: check tools ## ruff, strict types, import rules, and the tests without servers; under five minutes
+	@$(RUN) pytest -q -m "not servers and not kubernetes and not nightly"
+
+check: .venv/.synced
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(RUN) mypy
+	@$(BIN)/lint-imports
+
+tools: .venv/.synced
+	@$(RUN) infra.local.checks prometheus prometheus-pushgateway || echo "tests that need it are skipped"
+
+test-servers: install tools ## real Triton, Envoy, Prometheus and Prefect; about ten minutes
+	@$(RUN) pytest -q -m "servers and not kubernetes and not nightly"
+
+test-kubernetes: install tools ## a real API server and its controllers, found through KUBEBUILDER_ASSETS
+	@$(RUN) pytest -q -m "kubernetes and not nightly"
+
+test-nightly: install ## long property runs
+	@$(RUN) pytest -q -m nightly --timeout 14400
+
+bench: $(addprefix bench-,forecast load placement queueing replay kubernetes) ## all benchmarks; DATA_DIR names the traces
+
+bench-%: install
+	@$(RUN) tests.benchmarks.bench_$*
 
 schema: ## the configuration's JSON schema, for editors
 	@$(RUN) tasks.config --schema > infra/config.schema.json

@@ -171,6 +171,11 @@ class MetricsSection(Section):
         'rate(envoy_cluster_upstream_rq_cancelled[{window}]), "model", "$1", "envoy_cluster_name", "(.+)"))'
     )
     """PromQL: demand in requests a second with a label ``model``; {window} is filled in."""
+    unserved_query: str = (
+        "sum by (model) (label_replace("
+        'envoy_cluster_upstream_cx_none_healthy, "model", "$1", "envoy_cluster_name", "(.+)"))'
+    )
+    """PromQL: counters of requests that found no copy, with a label ``model``; asked by the listener on Kubernetes."""
     window_s: float = Field(30.0, gt=0)
     """Window of rates: at least four scrapes."""
     step_s: float = Field(10.0, gt=0)

@@ -137,6 +137,9 @@ def _fetch(package: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        check_platform()
+        if not sys.argv[1:]:
+            check_platform()
+        for program in sys.argv[1:]:
+            tool(program, print)
     except MachineError as error:
         sys.exit(str(error))

@@ -59,7 +59,7 @@ def up(config: Config, config_path: Path, say: Say, has_prefect: bool = True) ->
     folder = config.local_state.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        state = _prepared(config, folder, say, has_prefect)
+        state = _prepared(config, config_path, say, has_prefect)
         supervisor = Supervisor(state.supervisor_socket)
         if supervisor.is_running():
             supervisor.update()
@@ -103,8 +103,9 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepared(config: Config, folder: Path, say: Say, has_prefect: bool) -> State:
+def _prepared(config: Config, config_path: Path, say: Say, has_prefect: bool) -> State:
     """Write everything that the programs read."""
+    folder = config.local_state.absolute()
     tools = Tools(triton_python(), tool("prometheus", say), tool("prometheus-pushgateway", say))
     check_libpython(say)
     state = _state(config, folder)
@@ -117,7 +118,7 @@ def _prepared(config: Config, folder: Path, say: Say, has_prefect: bool) -> Stat
     write_atomically(folder / "envoy" / "bootstrap.json", envoy_bootstrap(state))
     write_atomically(folder / "prometheus" / "prometheus.yml", prometheus_config(state))
     environment = prefect.environment(state) if has_prefect else None
-    wanted = programs(state, tools, environment)
+    wanted = programs(state, tools, config_path, environment)
     write_atomically(folder / "supervisord.conf", supervisor_config(state, wanted))
     return state
 
@@ -213,6 +214,7 @@ def _start_prefect(state: State, supervisor: Supervisor, config_path: Path, say:
     prefect.register_automation(state)
     _require(lambda: prefect.has_pool(state), state, "prefect-worker", PREFECT_START_S)
     prefect.deploy(state, config_path, say)
+    supervisor.start("listener")
     say(f"prefect      {state.url('prefect')}")
 
 

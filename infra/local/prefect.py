@@ -101,7 +101,8 @@ def register_automation(state: State) -> None:
 
 
 def deploy(state: State, config_path: Path, say: Callable[[str], None]) -> None:
-    """Register the deployments of ``prefect.yaml`` with this configuration, unless that was done already.
+    """Register the deployment ``local`` of ``prefect.yaml``, its schedule and its trigger, with this configuration,
+    unless that was done already.
 
     Raises:
         PrefectError: what ``prefect deploy`` said.
@@ -119,7 +120,7 @@ def deploy(state: State, config_path: Path, say: Callable[[str], None]) -> None:
     if is_same and requests.get(deployed, timeout=TIMEOUT_S).ok:
         return
     say("deploying the flow")
-    command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all", "--params", parameters]
+    command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--name", "local", "--params", parameters]
     done = subprocess.run(
         command,
         cwd=ROOT,

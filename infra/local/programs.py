@@ -49,8 +49,10 @@ class Tools:
     pushgateway: Path
 
 
-def programs(state: State, tools: Tools, prefect_environment: Mapping[str, str] | None) -> list[Program]:
-    """Everything of one fleet; without an environment for Prefect, no Prefect."""
+def programs(
+    state: State, tools: Tools, config_path: Path, prefect_environment: Mapping[str, str] | None
+) -> list[Program]:
+    """Everything of one fleet; without an environment for Prefect, no Prefect and nobody who listens for it."""
     folder = state.folder
     envoy = (str(BIN / "envoy"), "-c", str(folder / "envoy" / "bootstrap.json"))
     prometheus = (
@@ -66,12 +68,12 @@ def programs(state: State, tools: Tools, prefect_environment: Mapping[str, str] 
         Program("envoy", (*envoy, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")),
         Program("prometheus", prometheus),
         Program("pushgateway", (str(tools.pushgateway), f"--web.listen-address={state.address('pushgateway')}")),
-        *_prefect(state, prefect_environment),
+        *_prefect(state, config_path, prefect_environment),
         *(Program(slot.name, (*replica, slot.name), starts_at_once=False) for slot in state.slots),
     ]
 
 
-def _prefect(state: State, environment: Mapping[str, str] | None) -> list[Program]:
+def _prefect(state: State, config_path: Path, environment: Mapping[str, str] | None) -> list[Program]:
     if environment is None:
         return []
     prefect, port = str(BIN / "prefect"), str(state.port_by_service["prefect"])
@@ -79,6 +81,7 @@ def _prefect(state: State, environment: Mapping[str, str] | None) -> list[Progra
     return [
         Program("prefect-server", (prefect, "server", "start", "--host", HOST, "--port", port), True, environment),
         Program("prefect-worker", (prefect, *worker), False, environment),
+        Program("listener", (sys.executable, "-m", "flows.watch", str(config_path.absolute())), False, environment),
     ]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.decision import Hold, Placement, Plan, Sizing
+from tasks.decision import Hold, Placement, Plan, Reason, Sizing
 from tasks.plan import holds
 from tasks.plan.changes import coming, going
+from tasks.plan.check import check
 from tasks.plan.draft import Draft
 from tasks.plan.steps import change_steps, scale_down, scale_up
 from tasks.world import Limits, Observation
@@ -20,6 +21,8 @@ HELD = ("demand_unknown", "stabilising", "window_unknown", "no_margin", "max_cop
 def plan(observation: Observation, placement: Placement, sizings: Sequence[Sizing], limits: Limits) -> Plan:
     """A new copy is loaded, ready and routed before an old one loses its traffic; an unload waits for its drain; a
     replica is emptied before it goes. At most ``limits.budget`` loads and unloads: models that nobody serves first.
+
+    An independent checker replays the plan; one that could break a rail is not a plan: it has no step, and says why.
     """
     fleet = observation.fleet
     changes = [*coming(observation, placement), *going(observation, placement)]
@@ -38,4 +41,7 @@ def plan(observation: Observation, placement: Placement, sizings: Sequence[Sizin
         *not_ours,
         *not_empty,
     )
-    return Plan((*ups, *moves, *downs), held)
+    proposed = Plan((*ups, *moves, *downs), held)
+    if broken := check(proposed, observation, placement, sizings, limits):
+        return Plan(holds=(*held, Hold("plan", Reason("unplanned", "; ".join(broken[:3])))))
+    return proposed

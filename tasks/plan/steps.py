@@ -27,18 +27,18 @@ def scale_up(fleet: Fleet, placement: Placement) -> tuple[tuple[Step, ...], tupl
     return tuple(found), tuple(held)
 
 
-def change_steps(chosen: Chosen, first: int) -> tuple[tuple[Step, ...], dict[CopyKey, int]]:
+def change_steps(chosen: Chosen, first: int) -> tuple[tuple[Step, ...], dict[CopyKey, Step]]:
     """The steps of the changes, ids from ``first`` on, and the last step of each change."""
     found: list[Step] = []
-    last: dict[CopyKey, int] = {}
+    last: dict[CopyKey, Step] = {}
     for change in chosen.change_by_key.values():
         before: tuple[int, ...] = ()
         for kind in change.kinds:
-            others = tuple(last[key] for key in chosen.needs[change.key]) if kind is _waiting_kind(change) else ()
+            others = tuple(last[key].id for key in chosen.needs[change.key]) if kind is _waiting_kind(change) else ()
             step = Step(first + len(found), kind, change.reason, change.model, change.replica, needs=(*before, *others))
             found.append(step)
             before = (step.id,)
-        last[change.key] = found[-1].id
+        last[change.key] = found[-1]
     return tuple(found), last
 
 
@@ -50,7 +50,7 @@ def _waiting_kind(change: Change) -> StepKind:
 
 
 def scale_down(
-    observation: Observation, placement: Placement, last: dict[CopyKey, int], first: int
+    observation: Observation, placement: Placement, last: dict[CopyKey, Step], first: int
 ) -> tuple[tuple[Step, ...], tuple[Hold, ...]]:
     """A step for each replica that should go and is emptied by this plan; a hold for each that is not."""
     fleet = observation.fleet
@@ -61,7 +61,7 @@ def scale_down(
         if stays := [text for copy in copies if (text := _why_it_stays(copy, fleet, last))]:
             held.append(Hold(f"replica:{replica.name}", Reason("not_empty", ", ".join(stays))))
             continue
-        needs = tuple(sorted(last[key] for copy in copies if (key := (copy.model, copy.replica)) in last))
+        needs = tuple(sorted(last[key].id for copy in copies if (key := (copy.model, copy.replica)) in last))
         found.append(
             Step(first + len(found), StepKind.SCALE_DOWN, reason, replica=replica.name, pool=replica.pool, needs=needs)
         )
@@ -78,8 +78,10 @@ def _leaving(fleet: Fleet, placement: Placement) -> Iterator[tuple[Replica, Reas
             yield replica, Reason("replica_spare", "it was leaving when this tick began")
 
 
-def _why_it_stays(copy: Copy, fleet: Fleet, last: dict[CopyKey, int]) -> str:
+def _why_it_stays(copy: Copy, fleet: Fleet, last: dict[CopyKey, Step]) -> str:
     if copy.model not in fleet.model_by_name:
         return f"{copy.model} is not ours to unload"
-    is_there = copy.state in FILLED or copy.is_routed
-    return f"{copy.model} is still {copy.state}" if is_there and (copy.model, copy.replica) not in last else ""
+    step = last.get((copy.model, copy.replica))
+    is_unloaded = step is not None and step.kind is StepKind.UNLOAD
+    stays = not is_unloaded if copy.state in FILLED else copy.is_routed and step is None
+    return f"{copy.model} is still {copy.state}" if stays else ""

@@ -69,6 +69,8 @@ def _of_replicas(tick: Tick) -> list[Metric]:
         ("replicas", "Replicas asked for", ("pool",), (((p.name,), p.replicas) for p in fleet.pools)),
         ("replicas_wanted", "Replicas each pool should have", ("pool",),
          (((pool,), count) for pool, count in tick.placement.replicas_by_pool.items())),
+        ("replicas_wanted_timestamp_seconds", "When that count was decided: whoever follows it takes an old one for none",
+         ("pool",), (((pool,), tick.observation.now) for pool in tick.placement.replicas_by_pool)),
         ("memory_bytes", "Memory of a replica", where, (((r.name, r.pool), r.memory_bytes) for r in fleet.replicas)),
         ("memory_used_bytes", "Footprints of its copies", where,
          (((r.name, r.pool), used_bytes(tick, r.name)) for r in fleet.replicas)),

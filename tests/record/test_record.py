@@ -118,6 +118,8 @@ def test_metrics_of_a_tick() -> None:
         'triton_placement_memory_used_bytes{pool="small",replica="small-0"} 3e+08',
         'triton_placement_steps{kind="load",result="done"} 1.0',
         'triton_placement_holds{code="busy",subject="replica:small-1"} 1.0',
+        'triton_placement_replicas_wanted{pool="small"} 2.0',
+        'triton_placement_replicas_wanted_timestamp_seconds{pool="small"} 1.8e+09',
         "triton_placement_tick_timestamp_seconds 1.8e+09",
     ):
         assert line in text

@@ -33,7 +33,7 @@ class KubernetesFleet(LiveFleet):
         """
         if not isinstance(config.fleet, KubernetesSection):
             raise ConfigError(f"fleet.kind is {config.fleet.kind}, not kubernetes")
-        self._api = api or _connect(config.fleet)
+        self._api = api or connect_api(config.fleet)
         self.prometheus_url = config.metrics.prometheus_url or ""
         self.pushgateway_url = config.metrics.pushgateway_url or ""
         self._picture = Picture(self._api, config)
@@ -96,6 +96,6 @@ class KubernetesFleet(LiveFleet):
             log.warning("no Events for this tick: %s", error)
 
 
-def _connect(section: KubernetesSection) -> Api:
+def connect_api(section: KubernetesSection) -> Api:
     client, own_namespace = api_client(section.context)
     return Api(client, section.namespace or own_namespace)

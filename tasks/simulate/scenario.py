@@ -1,0 +1,70 @@
+"""What is replayed: a fleet, its demand, and what starting and loading cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tasks.simulate.demand import Demand
+from tasks.world import Limits, Model, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A replica that dies."""
+
+    at_s: float
+    """Seconds after the start of what is scored."""
+    pool: str
+    nth: int = 0
+    """Of the pool's replicas that are there then, by age; the last one where there are fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """How the simulated fleet behaves, the same for every policy."""
+
+    step_s: float = 5.0
+    """Time advances by this much; what changes within a step changes at its end."""
+    spread: float = 0.2
+    """Coefficient of variation of start-up and load times (log-normal around what is declared)."""
+    timeout_s: float = 30.0
+    """A request that would wait longer has failed."""
+    drain_s: float = 2.0
+    """From the end of a copy's routing to its unload."""
+    unload_s: float = 1.0
+    """Until the memory of an unloaded copy is free."""
+    is_round_robin: bool = False
+    """Whether the gateway takes turns among a model's copies. False: at random, the worse for everybody."""
+    repair_s: float = 10.0
+    """From a replica's death to its replacement being started."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scenario:
+    """One fleet and its demand; every policy gets the same one."""
+
+    name: str
+    models: tuple[Model, ...]
+    pools: tuple[Pool, ...]
+    """Their counts at the start are of no matter: each policy starts from the minimum."""
+    demand: Demand
+    """Column i is the demand of ``models[i]``; it reaches back before ``start`` as far as history is to be known."""
+    start: float
+    """Unix seconds: where scoring starts."""
+    duration_s: float
+    warmup_s: float = 1800.0
+    """Before the start, in which policies find their footing; not scored."""
+    limits: Limits = field(default_factory=Limits)
+    history_s: float = 3600.0
+    """Demand history that our decisions read."""
+    bin_s: float = 30.0
+    """Width of its bins."""
+    failures: tuple[Failure, ...] = ()
+    costs: Costs = field(default_factory=Costs)
+    seed: int = 0
+    note: str = ""
+    """Where the demand is from, and which part of it is made up."""
+
+    @property
+    def end(self) -> float:
+        return self.start + self.duration_s
