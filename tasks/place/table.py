@@ -129,8 +129,8 @@ class Table:
         free = self.free_bytes - self.going_bytes if counts_going else self.free_bytes
         need = self._asked_bytes[model][self.problem.spots.pool]
         fine: Flags = need <= free
-        for replica in self.going_of.get(model, ()):  # its own memory is there for it
-            fine[replica] = need[replica] <= free[replica] + counts_going * need[replica]
+        for replica in self.going_of.get(model, ()) if counts_going else ():  # its own memory is there for it
+            fine[replica] |= bool(np.isfinite(need[replica]) and free[replica] >= 0)
         fine &= self.takes
         fine[self.replicas_of[model]] = False
         for replica, _, at in self.problem.failures_by_model.get(model, ()):
