@@ -6,16 +6,12 @@ from collections.abc import Sequence
 
 from tasks.decision import Placement, Sizing
 from tasks.place.answer import answer
-from tasks.place.consolidate import consolidate, over_maximum, spare
-from tasks.place.fill import Changes, fill
-from tasks.place.keep import keep, trim
-from tasks.place.problem import Problem
+from tasks.place.explain import explain
 from tasks.place.read import read
-from tasks.place.relieve import relieve
-from tasks.place.table import Table
+from tasks.place.engine import solve
 from tasks.world import Limits, Observation
 
-__all__ = ["place"]
+__all__ = ["explain", "place"]
 
 
 def place(observation: Observation, sizings: Sequence[Sizing], limits: Limits) -> Placement:
@@ -26,16 +22,3 @@ def place(observation: Observation, sizings: Sequence[Sizing], limits: Limits) -
     """
     table, changes = solve(read(observation, sizings, limits))
     return answer(table, observation.fleet, changes)
-
-
-def solve(problem: Problem) -> tuple[Table, Changes]:
-    """The placement as arrays: the table of the copies that should be, and what changes for which reason."""
-    table, changes = Table(problem), Changes()
-    keep(table)
-    trim(table)
-    fill(table, changes)
-    relieve(table, changes)
-    spare(table, changes)
-    if not changes.placed and not changes.refused and not over_maximum(table, changes):
-        consolidate(table, changes)
-    return table, changes

@@ -38,7 +38,7 @@ class Prices:
     bound_per_hour: float
     """No placement that serves every model costs less."""
     share: Floats
-    """(M, P) how much of each model's load is best served in each pool; rows sum to 1, or 0 where no pool may hold it."""
+    """(M, P) how much of each model's load is best served in each pool; rows sum to 1; 0: no pool may hold it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +49,8 @@ class Market:
     """(M, P) replicas whose memory the model's copies take when all are in the pool; huge: it may not be there."""
     load: Floats
     """(M, P) replicas whose compute all of the model's requests take; an unknown demand's copies at their capacity."""
+    models: Ints
+    """(M,) which models of the problem these are."""
     cost: Floats
     """(P,) of one replica an hour."""
     fewest: Floats
@@ -76,6 +78,7 @@ def market(problem: Problem, models: Flags | None = None) -> Market:
     return Market(
         taken=np.where(is_possible, np.where(is_possible, memory, 0.0) * copies, BARRED)[chosen],
         load=load[chosen],
+        models=np.flatnonzero(chosen),
         cost=np.array([pool.cost_per_hour for pool in pools]),
         fewest=np.array([float(pool.min_replicas) for pool in pools]),
         most=np.array([float(max(pool.max_replicas, pool.replicas)) for pool in pools]),
@@ -88,8 +91,9 @@ def prices(problem: Problem, models: Flags | None = None) -> Prices:
     A demand that is not known counts as what its copies may take.
     """
     m = market(problem, models)
+    shape = problem.wants.footprint_bytes.shape
     if not m.load.size:
-        return Prices(0.5 * m.cost, 0.5 * m.cost, float((m.fewest * m.cost).sum()), np.zeros((0, len(m.cost))))
+        return Prices(0.5 * m.cost, 0.5 * m.cost, float((m.fewest * m.cost).sum()), np.zeros(shape))
     rounds = min(2000, max(ROUNDS, EVALUATIONS // m.load.size))
     memory, compute = 0.5 * m.cost, 0.5 * m.cost
     best, best_memory, best_compute = -np.inf, memory, compute
@@ -115,7 +119,9 @@ def prices(problem: Problem, models: Flags | None = None) -> Prices:
         reach = step * max(abs(best), 1e-9) / length * scale
         memory = np.maximum(0.0, best_memory + reach * slope_memory)
         compute = np.maximum(0.0, best_compute + reach * slope_compute)
-    return Prices(best_memory, best_compute, best, share)
+    whole = np.zeros(shape)
+    whole[m.models] = share
+    return Prices(best_memory, best_compute, best, whole)
 
 
 def _buy(m: Market, memory: Floats, compute: Floats) -> tuple[Ints, float, Floats, Floats]:
