@@ -32,12 +32,15 @@ def spare(table: Table, changes: Changes) -> None:
 def over_maximum(table: Table, changes: Changes) -> bool:
     """Replicas beyond their pool's maximum go, the emptiest first, once their copies fit elsewhere."""
     found = False
-    may_go = _may_go(table) & ~_is_bound(table)
+    left = _staying(table, changes)
+    most = np.array([pool.max_replicas for pool in table.problem.pools])
+    may_go = _may_go(table) & (left > most)[table.problem.spots.pool] & ~_is_bound(table)
     for spot in sorted(np.flatnonzero(may_go).tolist(), key=lambda s: (len(table.models_in[s]), s)):
         pool = int(table.problem.spots.pool[spot])
-        count, most = int(_staying(table, changes)[pool]), table.problem.pools[pool].max_replicas
-        if spot not in changes.gone and count > most and _move_out(table, changes, spot, 0.0):
-            _give_up(table, changes, spot, Reason("pool_max", f"{count} replicas, the pool's maximum is {most}"))
+        if left[pool] > most[pool] and _move_out(table, changes, spot, 0.0):
+            why = f"{left[pool]} replicas, the pool's maximum is {most[pool]}"
+            _give_up(table, changes, spot, Reason("pool_max", why))
+            left[pool] -= 1
             found = True
     return found
 
@@ -58,9 +61,10 @@ def consolidate(table: Table, changes: Changes) -> None:
     if len(candidates) > TRIED:
         candidates = sorted(candidates, key=lambda spot: (_content(table, spot), spot))[:TRIED]
     most = max(1, int(len(on) * DRAINED_SHARE))
+    left = _staying(table, changes)
     for spot in sorted(candidates, key=lambda s: (-spots.cost_per_hour[s], len(table.models_in[s]), s)):
         pool = int(spots.pool[spot])
-        if _staying(table, changes)[pool] <= problem.pools[pool].min_replicas:
+        if left[pool] <= problem.pools[pool].min_replicas:
             continue
         saving, moving = spots.cost_per_hour[spot] / max(cost, 1e-9), len(table.models_in[spot]) / max(copies, 1)
         if saving < problem.saving_factor * moving:
@@ -71,6 +75,7 @@ def consolidate(table: Table, changes: Changes) -> None:
                 f"({saving:.0%} >= {problem.saving_factor:g} x {moving:.0%})"
             )
             _give_up(table, changes, spot, Reason("consolidated", text))
+            left[pool] -= 1
             most -= 1
         if most == 0:
             return
@@ -116,8 +121,10 @@ def _may_go(table: Table) -> Flags:
 
 
 def _is_bound(table: Table) -> Flags:
-    pinned = table.problem.wants.is_pinned
-    return np.array([any(pinned[model] for model in models) for models in table.models_in], dtype=bool)
+    bound = np.zeros(len(table.models_in), dtype=bool)
+    for model in np.flatnonzero(table.problem.wants.is_pinned).tolist():
+        bound[table.replicas_of[model]] = True
+    return bound
 
 
 def _staying(table: Table, changes: Changes) -> Ints:

@@ -13,8 +13,7 @@ def keep(table: Table) -> None:
     problem = table.problem
     there, wants, spots = problem.there, problem.wants, problem.spots
     stays = (there.worth < 4) & spots.keeps[there.replica] & wants.is_allowed[there.model, spots.pool[there.replica]]
-    for model, replica in zip(there.model[stays].tolist(), there.replica[stays].tolist(), strict=True):
-        table.add(model, replica)
+    table.keep(there.model[stays], there.replica[stays])
 
 
 def trim(table: Table) -> None:
@@ -23,10 +22,11 @@ def trim(table: Table) -> None:
     So a model that is cheaper as many small copies keeps them, and one whose demand fell gives them up.
     """
     copies = table.problem.wants.copies.tolist()
-    worth = _worth(table)
-    crowd = np.array([len(models) for models in table.models_in])
-    for model, held in enumerate(table.replicas_of):
-        if len(held) > copies[model]:
+    surplus = [model for model, held in enumerate(table.replicas_of) if len(held) > copies[model]]
+    if surplus:
+        worth = _worth(table)
+        crowd = np.array([len(models) for models in table.models_in])
+        for model in surplus:
             _trim(table, model, worth, crowd)
 
 

@@ -38,14 +38,12 @@ class Table:
         """(model, replica) of the copies that are there."""
         self._asked_bytes: Floats = np.where(wants.is_allowed, wants.footprint_bytes, np.inf)
         self._journal: list[tuple[int, int, bool]] = []
-        for model, replica in zip(problem.there.model.tolist(), problem.there.replica.tolist(), strict=True):
+        there = problem.there
+        for model, replica in zip(there.model.tolist(), there.replica.tolist(), strict=True):
             self.present.add((model, replica))
             self.going_of.setdefault(model, set()).add(replica)
-        np.add.at(
-            self.going_bytes,
-            problem.there.replica,
-            wants.footprint_bytes[problem.there.model, spots.pool[problem.there.replica]],
-        )
+        footprint = wants.footprint_bytes[there.model, spots.pool[there.replica]]
+        self.going_bytes += np.bincount(there.replica, footprint, len(spots.names))
 
     def count(self, model: int) -> int:
         return len(self.replicas_of[model])
@@ -70,6 +68,22 @@ class Table:
         spots = self.problem.spots
         share: Floats = self.compute_by_pool(model, extra)[spots.pool[replicas]]
         return np.minimum(share, spots.room_compute[replicas])
+
+    def keep(self, models: Ints, replicas: Ints) -> None:
+        """Copies that are there should be, all at once, on a table that has none yet. This cannot be undone."""
+        wants, spots, size = self.problem.wants, self.problem.spots, len(self.problem.spots.names)
+        for model, replica in zip(models.tolist(), replicas.tolist(), strict=True):
+            self.replicas_of[model].append(replica)
+            self.models_in[replica].append(model)
+            self.going_of[model].remove(replica)
+        divisor = np.maximum(1, np.maximum(wants.copies, np.bincount(models, minlength=len(wants.names))))
+        capacity = np.where(np.isfinite(wants.capacity_rps), wants.capacity_rps, 0.0)[models, spots.pool[replicas]]
+        rate = wants.demand_rps[models] / divisor[models]
+        compute = np.where(np.isnan(rate), capacity, rate) * wants.device_s[models, spots.pool[replicas]]
+        footprint = wants.footprint_bytes[models, spots.pool[replicas]]
+        self.free_compute -= np.bincount(replicas, np.minimum(compute, spots.room_compute[replicas]), size)
+        self.free_bytes -= np.bincount(replicas, footprint, size)
+        self.going_bytes -= np.bincount(replicas, footprint, size)
 
     def add(self, model: int, replica: int) -> None:
         """The copy should be there."""
