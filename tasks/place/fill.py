@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tasks.decision import Reason
-from tasks.place.seek import find, find_slow, grow, refusals, retry_s
+from tasks.place.seek import find, find_slow, grow, refusals, retry_s, spread
 from tasks.place.table import SLACK, Table
 
 Rank = tuple[int, int]
 """Worth of a copy, the lesser the more: tier (0 the first copy of a model with demand, 1 its others, 2 a copy that
 nobody asks), then priority, higher first."""
+LOADS_FOR_ONE = 3
+"""Small copies in the place of one that fits nowhere, at most: more loads are worth less than a new replica."""
 CopyKey = tuple[int, int]
 """Model and replica."""
 
@@ -49,6 +51,10 @@ def fill(table: Table, changes: Changes) -> None:
             want(model, nth)
     while queue:
         *_, model = heapq.heappop(queue)
+        if find(table, model) is None and _spread(table, changes, model):
+            continue
+        if table.count(model) >= copies[model]:  # more and smaller ones came in its stead
+            continue
         spot, victims = _spot_for(table, model)
         if spot is None:
             changes.refused[model] = _refusal(table, model)
@@ -61,6 +67,17 @@ def fill(table: Table, changes: Changes) -> None:
             want(victim, table.count(victim))
         changes.placed[model, spot] = why_here(table, model, spot)
         table.add(model, spot)
+
+
+def _spread(table: Table, changes: Changes, model: int) -> bool:
+    """Where one copy fits in no replica that there is, more and smaller ones may."""
+    missing = int(table.problem.wants.copies[model]) - table.count(model)
+    spots = spread(table, model, LOADS_FOR_ONE * missing)
+    for spot in spots:
+        changes.placed[model, spot] = Reason("placed", f"{len(spots)} small copies where {missing} fit nowhere")
+    for spot in spots:
+        table.add(model, spot)
+    return bool(spots)
 
 
 def rank(table: Table, model: int, nth: int) -> Rank:

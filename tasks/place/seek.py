@@ -65,6 +65,30 @@ def crowd(group: Ints, held: list[int], replicas: Ints) -> Ints:
     return np.where(codes >= 0, counts[codes], 0)
 
 
+def spread(table: Table, model: int, most: int) -> list[int]:
+    """Replicas for several more copies, the fewest that all fit because each is smaller than one alone would be; at most
+    ``most``. Empty: there are not so many.
+
+    With j more copies beside k each takes demand / (k + j), so that they fit when the j-th best of the replicas that
+    have the memory can take that.
+    """
+    problem, held = table.problem, table.count(model)
+    wants, spots = problem.wants, problem.spots
+    demand = wants.demand_rps[model]
+    most = min(most, int(wants.max_copies[model]) - held)
+    if most < 1 or not demand > 0:
+        return []
+    fine = np.flatnonzero(table.has_memory(model))
+    device_s = np.maximum(wants.device_s[model][spots.pool[fine]], 1e-12)
+    takes_rps = np.minimum(table.free_compute[fine] / device_s, wants.capacity_rps[model][spots.pool[fine]])
+    best = np.argsort(-takes_rps, kind="stable")[:most]
+    count = held + np.arange(1, len(best) + 1)
+    enough = (takes_rps[best] >= demand / count) & (count >= wants.copies[model])
+    if not enough.any():
+        return []
+    return [int(replica) for replica in fine[best[: int(enough.argmax()) + 1]]]
+
+
 def grow(table: Table, model: int, is_ours: bool, extra: int = 1) -> int | None:
     """A replica that a pool could add, switched on: one that was asked for already, else the cheapest. None too where
     it is only a failed load that keeps the copy out of a replica: a new replica would not mend the model."""
