@@ -8,12 +8,24 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
-from tasks.world import Limits, Model, Need, Objective, Pool
+from tasks.catalogue import Catalogue, CatalogueError, read_catalogue
+from tasks.sections import (
+    GatewaySection,
+    KubernetesSection,
+    LimitsSection,
+    LocalSection,
+    MetricsSection,
+    ModelSection,
+    NeedSection,
+    PoolSection,
+    Section,
+)
+from tasks.world import Model, Pool
 
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9])?$"
 """A name becomes part of a URL and of a file name: letters, digits, ``_ . -``, at most 100, not at its ends."""
@@ -21,200 +33,6 @@ NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9])?$"
 
 class ConfigError(Exception):
     """The configuration is wrong; the text names each place, what is wrong there and what is allowed."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class NeedSection(Section):
-    """What one copy takes, and gives."""
-
-    footprint: ByteSize
-    """Memory of one copy after warm-up, for example 290MB or 2GiB."""
-    service_ms: float = Field(gt=0)
-    """Mean milliseconds one request is executed, without its queue time."""
-    service_cv2: float = Field(0.0, ge=0)
-    """Squared coefficient of variation of the service time: 0 constant, 1 exponential."""
-    instances: int = Field(1, ge=1)
-    """Requests that one copy executes at the same time (instance_group count)."""
-    load_s: float = Field(5.0, gt=0)
-    """Seconds from the load call to the first request served."""
-    compute_ms: float | None = Field(None, gt=0)
-    """Device milliseconds one request takes. Left out: as long as the service takes."""
-
-    def need(self) -> Need:
-        return Need(
-            int(self.footprint), self.service_ms, self.service_cv2, self.instances, self.load_s, self.compute_ms
-        )
-
-
-class ModelSection(NeedSection):
-    """A model's needs and policy."""
-
-    on: dict[str, NeedSection] = Field(default_factory=dict)
-    """Needs that differ on a GPU type, by its name."""
-    queue_ms: float = Field(50.0, gt=0)
-    """Objective: the queue time under which the percentile of its requests should stay."""
-    percentile: float = Field(95.0, gt=0, lt=100)
-    """Objective: the percentile."""
-    min_copies: int = Field(1, ge=0)
-    """Never fewer copies. 0: unloaded after idle_s without a request, loaded again on the tick after one."""
-    max_copies: int = Field(8, ge=1)
-    """Never more copies."""
-    priority: int = 0
-    """Higher goes first when there is not room for all."""
-    pools: frozenset[str] | None = None
-    """Pools it may live in. Left out: all."""
-    pinned: bool = False
-    """Its copies are never moved to make room or to save a replica."""
-    idle_s: float = Field(900.0, gt=0)
-    """With min_copies 0: seconds without a request before its copies go."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ModelSection:
-        if self.max_copies < self.min_copies:
-            raise ValueError(f"max_copies {self.max_copies} is below min_copies {self.min_copies}")
-        return self
-
-    def model(self, name: str, gpu_types: set[str]) -> Model:
-        needs = {gpu: self.on.get(gpu, self).need() for gpu in sorted(gpu_types)}
-        return Model(
-            name=name,
-            need_by_gpu_type=needs,
-            objective=Objective(self.queue_ms, self.percentile),
-            min_copies=self.min_copies,
-            max_copies=self.max_copies,
-            priority=self.priority,
-            pools=self.pools,
-            is_pinned=self.pinned,
-            idle_s=self.idle_s,
-        )
-
-
-class PoolSection(Section):
-    """A pool of interchangeable replicas."""
-
-    memory: ByteSize
-    """Memory of one replica, for example 700MB or 24GiB."""
-    gpu_type: str = ""
-    """Left out: the pool's name."""
-    compute: float = Field(1.0, gt=0)
-    """Device-seconds a second that the copies of one replica may take together."""
-    min_replicas: int = Field(1, ge=0)
-    """Never fewer replicas."""
-    max_replicas: int = Field(1, ge=0)
-    """Never more replicas."""
-    cost_per_hour: float = Field(1.0, ge=0)
-    """What one replica costs; only the ratio between pools matters."""
-    start_s: float = Field(60.0, ge=0)
-    """Seconds from asking for a replica to its being ready for a load."""
-    headroom: float = Field(0.1, ge=0, lt=1)
-    """Share of a replica's memory and compute kept free on purpose."""
-    owner: Literal["us", "hpa"] = "us"
-    """Who writes the replica count. hpa: it is only published."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> PoolSection:
-        if self.max_replicas < self.min_replicas:
-            raise ValueError(f"max_replicas {self.max_replicas} is below min_replicas {self.min_replicas}")
-        return self
-
-    def pool(self, name: str) -> Pool:
-        return Pool(
-            name=name,
-            gpu_type=self.gpu_type or name,
-            memory_bytes=int(self.memory),
-            compute=self.compute,
-            min_replicas=self.min_replicas,
-            max_replicas=self.max_replicas,
-            is_scaled_by_us=self.owner == "us",
-            cost_per_hour=self.cost_per_hour,
-            start_s=self.start_s,
-            headroom=self.headroom,
-        )
-
-
-class LimitsSection(Section):
-    """Thresholds for the whole fleet."""
-
-    interval_s: float = Field(30.0, gt=0)
-    """Seconds between ticks: as in the deployment's schedule."""
-    budget: int = Field(4, ge=1)
-    """Loads and unloads in a tick, at most."""
-    stale_s: float = Field(60.0, gt=0)
-    """A newest sample older than this is unknown."""
-    stabilisation_s: float = Field(300.0, ge=0)
-    """Copies go down to the most that was wanted in this long, not further."""
-    margin: float = Field(0.15, ge=0)
-    """What remains after a scale-down must serve this share more than the forecast."""
-    quantile: float = Field(0.9, gt=0.5, lt=1)
-    """Quantile of the forecast that is sized for."""
-    saving_factor: float = Field(0.5, ge=0)
-    """A replica is given up only when cost saved / fleet's cost >= this many times copies moved / copies."""
-    act_s: float = Field(120.0, gt=0)
-    """No step starts later than this after the tick began to act."""
-
-    def limits(self) -> Limits:
-        return Limits(**self.model_dump())
-
-
-class MetricsSection(Section):
-    """Where demand is read and where the tick's metrics go."""
-
-    prometheus_url: str | None = None
-    """Left out: the local fleet's own."""
-    pushgateway_url: str | None = None
-    """Left out: the local fleet's own."""
-    demand_query: str = (
-        "sum by (model) (label_replace(rate(envoy_cluster_upstream_rq_completed[{window}]) + "
-        'rate(envoy_cluster_upstream_rq_cancelled[{window}]), "model", "$1", "envoy_cluster_name", "(.+)"))'
-    )
-    """PromQL: demand in requests a second with a label ``model``; {window} is filled in."""
-    unserved_query: str = (
-        "sum by (model) (label_replace("
-        'envoy_cluster_upstream_cx_none_healthy, "model", "$1", "envoy_cluster_name", "(.+)"))'
-    )
-    """PromQL: counters of requests that found no copy, with a label ``model``; asked by the listener on Kubernetes."""
-    window_s: float = Field(30.0, gt=0)
-    """Window of rates: at least four scrapes."""
-    step_s: float = Field(10.0, gt=0)
-    """Bin of the demand history."""
-    history_s: float = Field(3600.0, gt=0)
-    """Demand history that is read for the forecast."""
-
-
-class LocalSection(Section):
-    """A fleet of real servers on this machine."""
-
-    kind: Literal["local"] = "local"
-    state: Path = Path(".local")
-    """Folder for ports, sockets, logs and data; relative to the working directory."""
-
-
-class GatewaySection(Section):
-    """A Gateway (gateway.networking.k8s.io) that an HTTPRoute for each model is attached to."""
-
-    name: str
-    """Its name."""
-    namespace: str | None = None
-    """Left out: the fleet's."""
-    listener: str | None = None
-    """One of its listeners (sectionName). Left out: all."""
-
-
-class KubernetesSection(Section):
-    """Deployments whose label ``triton-placement/pool`` names a pool."""
-
-    kind: Literal["kubernetes"]
-    namespace: str | None = None
-    """Where the pools are. Left out: the service account's in a cluster, the context's outside."""
-    context: str | None = None
-    """Outside a cluster: the kubeconfig's context. Left out: the current one."""
-    gateway: GatewaySection | None = None
-    """Left out: each model is served by its Service alone."""
-    propagation_s: float = Field(2.0, ge=0)
-    """Seconds from a change of a Service's endpoints to every proxy and gateway acting on it."""
 
 
 class Config(Section):
@@ -225,6 +43,9 @@ class Config(Section):
     models: dict[Annotated[str, Field(pattern=NAME)], ModelSection] = Field(min_length=1)
     limits: LimitsSection = LimitsSection()
     metrics: MetricsSection = MetricsSection()
+    catalogue: Path | None = None
+    """File of measured needs that flows/profile.py writes; relative to this file. Left out: all is declared here."""
+    _catalogue: Catalogue = PrivateAttr(default_factory=Catalogue)
 
     @model_validator(mode="after")
     def _references(self) -> Config:
@@ -243,6 +64,31 @@ class Config(Section):
             raise ValueError("a Kubernetes fleet needs metrics.prometheus_url and metrics.pushgateway_url")
         return self
 
+    @model_validator(mode="after")
+    def _history_shows_idleness(self) -> Config:
+        for name, model in self.models.items():
+            if model.min_copies == 0 and model.idle_s > self.metrics.history_s:
+                raise ValueError(
+                    f"models.{name}.idle_s {model.idle_s:g} is more than metrics.history_s {self.metrics.history_s:g}: "
+                    "it would never be seen idle"
+                )
+        return self
+
+    def catalogue_path(self, config_path: Path | str) -> Path:
+        """Where the catalogue is.
+
+        Raises:
+            ConfigError: the configuration names none.
+        """
+        if self.catalogue is None:
+            raise ConfigError(f"{config_path}: it names no catalogue, for example `catalogue: catalogue.yaml`")
+        return Path(config_path).parent / self.catalogue
+
+    def with_catalogue_of(self, other: Config) -> Config:
+        """This configuration with the catalogue that another was read with."""
+        self._catalogue = other._catalogue
+        return self
+
     @property
     def local_state(self) -> Path:
         """The local fleet's folder.
@@ -256,18 +102,50 @@ class Config(Section):
 
     def domain_models(self) -> tuple[Model, ...]:
         gpu_types = {section.gpu_type or name for name, section in self.pools.items()}
-        return tuple(section.model(name, gpu_types) for name, section in sorted(self.models.items()))
+        return tuple(section.model(name, gpu_types, self._catalogue) for name, section in sorted(self.models.items()))
+
+    def missing_needs(self) -> list[str]:
+        """One line for each model and GPU type whose footprint or service time nobody knows."""
+        models = {model.name: model for model in self.domain_models()}
+        where = f"the catalogue {self.catalogue}" if self.catalogue else "a catalogue"
+        wanted = sorted(
+            {
+                (name, pool.gpu_type)
+                for name, model in models.items()
+                for pool in self.domain_pools()
+                if (model.pools is None or pool.name in model.pools) and pool.gpu_type not in model.need_by_gpu_type
+            }
+        )
+        return [
+            f"  models.{name}: footprint and service_ms on GPU type {gpu} are neither declared nor in {where}: "
+            "declare them, or run flows/profile.py"
+            for name, gpu in wanted
+        ]
 
     def domain_pools(self) -> tuple[Pool, ...]:
         return tuple(section.pool(name) for name, section in self.pools.items())
 
 
-def read_config(path: Path | str) -> Config:
-    """Read and check a configuration file.
+def read_config(path: Path | str, has_needs: bool = True) -> Config:
+    """Read and check a configuration file, and the catalogue that it names.
+
+    ``has_needs`` False: models may still be without a footprint or a service time, since they are yet to be profiled.
 
     Raises:
         ConfigError: one line for each place that is wrong, with what is allowed there.
     """
+    config = _read(path)
+    if config.catalogue is not None:
+        try:
+            config._catalogue = read_catalogue(config.catalogue_path(path))
+        except CatalogueError as error:
+            raise ConfigError(str(error)) from error
+    if has_needs and (missing := config.missing_needs()):
+        raise ConfigError(f"{path}: {len(missing)} wrong:\n" + "\n".join(missing))
+    return config
+
+
+def _read(path: Path | str) -> Config:
     try:
         text = Path(path).read_text()
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tasks.world import Observation
+from tasks.world import Learned, Observation
 
 REASONS: Mapping[str, str] = {
     # size
@@ -100,6 +100,8 @@ class Sizing:
     """Copies before anything held them up: what the next ticks' stabilisation remembers. None: ``copies``."""
     service_ms_by_gpu_type: Mapping[str, float] | None = None
     """What it is sized with: measured where it can be. None: declared."""
+    learned_by_gpu_type: Mapping[str, Learned] | None = None
+    """What is known of its service times after this tick: what the next ticks learn from."""
 
     @property
     def is_held(self) -> bool:

@@ -173,6 +173,17 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """A model's mean service time on a GPU type, learned while serving."""
+
+    service_ms: float
+    spread_ms: float
+    """Standard deviation between windows."""
+    windows: int
+    """How many were seen: how sure it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadFailure:
     """Loads of a model that failed in a row in one replica."""
 
@@ -194,11 +205,12 @@ class Unknown:
 DEMAND_COLUMNS = ("time", "model", "demand_rps")
 TRAFFIC_COLUMNS = ("model", "replica", "served_rps", "failed_rps", "queue_ms", "service_ms")
 WANTED_COLUMNS = ("time", "model", "copies")
+LEARNED_COLUMNS = ("model", "gpu_type", "service_ms", "spread_ms", "windows")
 
 
 def empty_frame(columns: tuple[str, ...]) -> pd.DataFrame:
     """A frame without rows whose text columns are object and whose numbers are float."""
-    text = {"model", "replica"}
+    text = {"model", "replica", "gpu_type"}
     return pd.DataFrame({c: pd.Series(dtype=object if c in text else float) for c in columns})
 
 
@@ -214,7 +226,10 @@ class Observation:
     """One row a copy, over the last window: ``model``, ``replica``, ``served_rps``, ``failed_rps``, ``queue_ms``
     (mean), ``service_ms`` (mean); NaN: no request, or not observed."""
     wanted: pd.DataFrame = field(default_factory=lambda: empty_frame(WANTED_COLUMNS))
-    """Long: copies wanted by past ticks, ``time``, ``model``, ``copies``, over the stabilisation window."""
+    """Long: copies that past ticks needed, before stabilisation held them up: ``time``, ``model``, ``copies``, over the
+    stabilisation window."""
+    learned: pd.DataFrame = field(default_factory=lambda: empty_frame(LEARNED_COLUMNS))
+    """What past ticks learned of service times, one row a model and GPU type; see ``Learned``."""
     load_failures: tuple[LoadFailure, ...] = ()
     age_s_by_source: Mapping[str, float] = field(default_factory=dict)
     """Age of the newest sample: ``demand:MODEL``, ``traffic:REPLICA``."""

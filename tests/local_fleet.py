@@ -18,6 +18,7 @@ from infra.local.fleet import down, up
 from tasks.clients.triton import Triton
 from tasks.config import Config, read_config
 from tasks.fleets.local import LocalFleet
+from tasks.fleets.supervisor import Supervisor
 from tasks.world import Replica
 
 MODEL = {"service_ms": 10, "queue_ms": 50, "load_s": 2, "footprint": "80MB"}
@@ -74,11 +75,15 @@ def running_fleet(
     path.write_text(
         yaml.safe_dump({**config, "fleet": {"kind": "local", "state": str(folder / "state")}}, sort_keys=False)
     )
-    read = read_config(path)
+    read = read_config(path, has_needs=False)
     try:
         yield RunningFleet(up(read, path, say=print, has_prefect=has_prefect), read, path)
     finally:
         down(folder / "state", say=print)
+
+
+def pid_of(fleet: RunningFleet, program: str) -> int:
+    return int(Supervisor(fleet.live.state.supervisor_socket).programs()[program]["pid"])
 
 
 def wait_until(is_so: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:

@@ -29,6 +29,7 @@ def test_schema_in_the_repository_is_the_code() -> None:
         ("budget: 6", "budget: 0", "limits.budget: Input should be greater than or equal to 1"),
         ("pools: [large]", "pools: [huge]", "models.vgg19 names pool huge; there are: large, small"),
         ("max_replicas: 4", "max_replicas: 0", "max_replicas 0 is below min_replicas 1"),
+        ("idle_s: 120", "idle_s: 3600", "models.vgg19.idle_s 3600 is more than metrics.history_s 1800"),
         ("vad: ", "../vad: ", "should match pattern"),
         ("footprint: 620MB", "footprint: many", "models.vgg19.footprint: could not parse value"),
         ("limits: {", "limits: [", "not YAML"),

@@ -85,8 +85,17 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def triton_server(folder: Path, name: str = "small-0", *arguments: str) -> Iterator[TritonServer]:
-    """A server without a loaded model, with the models of ``MODELS`` in its repository."""
+def triton_server(
+    folder: Path,
+    name: str = "small-0",
+    *arguments: str,
+    host: str = "127.0.0.1",
+    ports: tuple[int, int, int] = (0, 0, 0),
+) -> Iterator[TritonServer]:
+    """A server without a loaded model, with the models of ``MODELS`` in its repository.
+
+    ``ports``: HTTP, gRPC and metrics on ``host``; 0: free ones of loopback.
+    """
     package = next(VENV.glob("lib/python3.*/site-packages/pytriton/tritonserver"), None)
     if package is None:
         pytest.skip(f"no Triton in {VENV}: run make up once, or set TRITON_VENV to a venv with nvidia-pytriton==0.7.0")
@@ -97,24 +106,24 @@ def triton_server(folder: Path, name: str = "small-0", *arguments: str) -> Itera
         (folder / "repository" / model / "1" / "model.py").write_text(code)
     shutil.copytree(package / "backends" / "python", folder / "backends" / "python")
     shutil.copy(package / STUB, folder / "backends" / "python")
-    http, grpc, metrics = free_ports(3)
-    ports = {"http-port": http, "grpc-port": grpc, "metrics-port": metrics}
+    http, grpc, metrics = ports if all(ports) else free_ports(3)
+    port_by_flag = {"http-port": http, "grpc-port": grpc, "metrics-port": metrics}
     command = [
         str(package / "bin" / "tritonserver"),
         f"--model-repository={folder / 'repository'}",
         f"--backend-directory={folder / 'backends'}",
         *("--disable-auto-complete-config", "--model-control-mode=explicit", "--strict-readiness=false"),
         *("--exit-timeout-secs=5", "--metrics-interval-ms=1000", *arguments),
-        *(f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")),
-        *(f"--{flag}={port}" for flag, port in ports.items()),
+        *(f"--{kind}-address={host}" for kind in ("http", "grpc", "metrics")),
+        *(f"--{flag}={port}" for flag, port in port_by_flag.items()),
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=_environment(package), stdout=log, stderr=log)
     try:
-        _wait_until_live(f"127.0.0.1:{http}", process, folder / "log")
+        _wait_until_live(f"{host}:{http}", process, folder / "log")
         replica = Replica(
-            name, "small", "small", 10**9, 1.0, http=f"127.0.0.1:{http}", grpc=f"127.0.0.1:{grpc}",
-            metrics=f"127.0.0.1:{metrics}",
+            name, "small", "small", 10**9, 1.0, http=f"{host}:{http}", grpc=f"{host}:{grpc}",
+            metrics=f"{host}:{metrics}",
         )  # fmt: skip
         yield TritonServer(replica, process, folder / "log")
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from infra.load.open_loop import Progress
 from infra.load.queue_time import WINDOW_S
-from infra.load.report import ModelReport, Report
+from infra.load.report import Report
 
 LINE_S = 10.0
 """Where there is no terminal, one line of progress this often."""
@@ -78,22 +79,20 @@ def show(report: Report, console: Console) -> None:
 
 
 def _table(report: Report) -> Table:
-    table = Table(title=f"{report.name}: latency in ms from the intended arrival, of succeeded requests")
+    """At most 80 columns wide: causes of failures are told below it."""
+    title = f"{report.name}: latency in ms from the intended arrival, of succeeded requests"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model")
     for column in ("sent", "succeeded", "cold", "failed", "p50", "p95", "p99", "queue"):
         table.add_column(column, justify="right")
     for model in report.models:
+        counts = (model.sent, model.succeeded, model.cold, model.failed)
         queue = f"{_ms(model.queue.mean_ms)} / {_ms(model.queue.p95_ms)}"
-        table.add_row(model.model, *_counted(model), _ms(model.p50_ms), _ms(model.p95_ms), _ms(model.p99_ms), queue)
+        table.add_row(model.model, *map(str, counts), _ms(model.p50_ms), _ms(model.p95_ms), _ms(model.p99_ms), queue)
     table.add_section()
     table.add_row("all", *map(str, (report.sent, report.succeeded, report.cold, report.failed)), "", "", "", "")
     return table
 
 
-def _counted(model: ModelReport) -> tuple[str, str, str, str]:
-    causes = ", ".join(f"{count} {cause}" for cause, count in model.failed_by_cause.items())
-    return str(model.sent), str(model.succeeded), str(model.cold), causes or "0"
-
-
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"

@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
-    config = read_config(arguments.config)
+    config = read_config(arguments.config, has_needs=False)
     say = clocked(console)
     if arguments.command == "up":
         live = up(config, arguments.config, say, not arguments.no_prefect)

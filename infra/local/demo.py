@@ -23,7 +23,7 @@ from infra.local.fleet import FleetError, Say, up
 from infra.local.samples import Kill, Watch, look
 from infra.local.story import Story, tell
 from infra.local.terminal import clocked, plain_errors
-from infra.local.ticks import COALESCED, Ticks
+from infra.local.ticks import COALESCED, EndedTick, Ticks
 from tasks.config import read_config
 from tasks.fleets.local import LocalFleet
 from tasks.fleets.supervisor import Supervisor
@@ -78,7 +78,7 @@ def await_placement(live: LocalFleet, ticks: Ticks, say: Say) -> None:
             asked = "" if tick.id == asked else asked
             last = str(tick)
             if tick.state != COALESCED:
-                say(f"tick {tick}")
+                say(in_lines(tick))
         if time.monotonic() > deadline:
             where = f"see {live.state.url('prefect')}/runs and {live.state.folder / 'logs'}"
             raise FleetError(f"{', '.join(missing)}: still not served after {PLACED_S:.0f} s; {where}; {last}")
@@ -130,7 +130,7 @@ class _Run:
                     self.console.print(f"[bold]{name}[/]")
             for tick in self.ticks.new():
                 if tick.state != COALESCED:
-                    self.console.print(f"tick {tick}", markup=False, soft_wrap=True)
+                    self.console.print(in_lines(tick), markup=False, soft_wrap=True)
             time.sleep(LOOK_S)
 
     def _mark(self, mark: Mark) -> None:
@@ -139,6 +139,11 @@ class _Run:
             self.console.print(
                 f"killed {self.kill.replica} with SIGKILL; it served {', '.join(self.kill.held)}", style="red"
             )
+
+
+def in_lines(tick: EndedTick) -> str:
+    """Its one-line summary, a line for each part: what was done, each model that changes, what is held, the times."""
+    return f"tick {tick}".replace(" · ", "\n       ")
 
 
 def _starts(scenario: Scenario) -> dict[str, float]:

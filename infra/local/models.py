@@ -94,7 +94,7 @@ def build(config: Config, site_packages: Path, state: Path) -> Path:
         source = site_packages / SOURCES[name].file
         if not source.exists():
             raise RepositoryError(f"{source} is missing: remove Triton's environment, then make install")
-        _build_one(repository / name, source, model_config(name, model.service_ms, model.instances, pace))
+        _build_one(repository / name, source, model_config(name, model.service_ms or 0, model.instances, pace))
     for stale in {path.name for path in repository.iterdir()} - set(config.models):
         _remove(repository / stale)
     return repository

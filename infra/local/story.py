@@ -53,7 +53,7 @@ def tell(story: Story, state: State, folder: Path, console: Console) -> None:
     _rule("each tick's own time", console)
     console.print(_seconds(state, story.report))
     _rule("where to look", console)
-    console.print(_places(state, folder))
+    console.print(_places(state, folder), markup=False, soft_wrap=True)
 
 
 def _rule(title: str, console: Console) -> None:
@@ -103,12 +103,12 @@ def _marks(story: Story, width_s: float) -> list[str]:
 def _saved(story: Story) -> str:
     s = savings(story.samples)
     return (
-        f"\nhere:     {s.copies:.1f} copies on average (at most {s.peak_copies}) in {s.replicas:.1f} replicas, "
-        f"{s.memory_bytes / MB:,.0f} MB\n"
-        f"copied:   {s.copies_alike:.1f} copies (at most {s.peak_copies_alike}) in {s.replicas_alike:.1f} replicas, "
-        f"{s.memory_alike_bytes / MB:,.0f} MB: for the same copies of the busiest\n"
-        f"          model, with every model in every replica, which then needs {s.replica_of_all_bytes / MB:,.0f} MB\n"
-        f"saved:    {s.share:.0%} of the memory, as much as {s.in_replicas:.1f} replicas of pool {s.smallest.name}"
+        f"\nhere     {s.copies:.1f} copies on average, at most {s.peak_copies}, "
+        f"in {s.replicas:.1f} replicas of {s.memory_bytes / MB:,.0f} MB together\n"
+        f"copied   {s.copies_alike:.1f} copies on average, at most {s.peak_copies_alike}, "
+        f"in {s.replicas_alike:.1f} replicas of {s.memory_alike_bytes / MB:,.0f} MB together: as many\n"
+        f"         as the busiest model has copies, each with every model: {s.replica_of_all_bytes / MB:,.0f} MB\n"
+        f"saved    {s.share:.0%} of the memory, as much as {s.in_replicas:.1f} replicas of pool {s.smallest.name}"
     )
 
 
@@ -156,11 +156,11 @@ def _seconds(state: State, report: Report) -> Table | str:
     return table
 
 
-def _places(state: State, folder: Path) -> Table:
-    query = quote("triton_placement_copies_ready")
-    table = Table(box=None, show_header=False)
-    table.add_row("decisions", f"{state.url('prefect')}/artifacts/key/reconcile-summary")
-    table.add_row("prometheus", f"{state.url('prometheus')}/graph?g0.expr={query}&g0.tab=0&g0.range_input=15m")
-    table.add_row("gateway", f"{state.url('gateway')}/v2/models/NAME")
-    table.add_row("requests", f"{folder}, read by notebooks/01_load_and_decisions.ipynb")
-    return table
+def _places(state: State, folder: Path) -> str:
+    graph = f"graph?g0.expr={quote('triton_placement_copies_ready')}&g0.tab=0&g0.range_input=15m"
+    return (
+        f"decisions   {state.url('prefect')}/artifacts/key/reconcile-summary\n"
+        f"copies      {state.url('prometheus')}/{graph}\n"
+        f"gateway     {state.url('gateway')}/v2/models/NAME\n"
+        f"requests    {folder}, read by notebooks/01_load_and_decisions.ipynb"
+    )

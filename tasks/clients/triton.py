@@ -51,6 +51,8 @@ class Statistics:
     executions: int = 0
     queue_ns: int = 0
     compute_ns: int = 0
+    memory_bytes: int = 0
+    """What its backend says that it takes; 0: the backend does not say."""
     last_success_ms: int = 0
     """Unix milliseconds; 0: none yet. Failures do not move it."""
 
@@ -117,6 +119,12 @@ class Triton:
         for line in self._call("get_inference_statistics").get("model_stats", []):
             lines_by_model.setdefault(line["name"], []).append(line)
         return {model: _statistics(lines) for model, lines in lines_by_model.items()}
+
+    def max_batch_size(self, model: str) -> int:
+        """How many inputs a loaded model takes in one; 0: its inputs have no batch dimension."""
+        answer = self._call("get_model_config", model)
+        config = getattr(answer, "config", answer)
+        return int(config.get("max_batch_size", 0) if isinstance(config, dict) else config.max_batch_size)
 
     def _call(self, method: str, model: str | None = None, timeout_s: float | None = None) -> Any:
         """One call, its answer as Python values, its errors as one."""
@@ -194,5 +202,6 @@ def _statistics(lines: list[dict[str, Any]]) -> Statistics:
         executions=sum(int(line.get("execution_count", 0)) for line in lines),
         queue_ns=total("queue"),
         compute_ns=sum(total(part) for part in ("compute_input", "compute_infer", "compute_output")),
+        memory_bytes=sum(int(use.get("byte_size", 0)) for line in lines for use in line.get("memory_usage", [])),
         last_success_ms=max((int(line.get("last_inference", 0)) for line in lines), default=0),
     )

@@ -8,8 +8,9 @@ import numpy as np
 
 from tasks.decision import Forecast
 from tasks.forecast.history import read_history
+from tasks.forecast.horizon import horizon_s
 from tasks.forecast.predict import predict
-from tasks.world import Limits, Model, Observation, Pool
+from tasks.world import Limits, Observation
 
 __all__ = ["forecast", "horizon_s"]
 
@@ -32,6 +33,8 @@ def forecast(observation: Observation, limits: Limits) -> tuple[Forecast, ...]:
         ahead = max(1, math.ceil(horizon / history.step_s))
         prediction = predict(history.values_rps[rows], history.step_s, ahead, width=width, quantile=limits.quantile)
         for i, row in enumerate(rows):
+            if not math.isfinite(prediction.upper_rps[i]):
+                continue  # no forecaster reaches back to the newest sample
             error = float(prediction.error_rps[i])
             said[row] = Forecast(
                 model=models[row].name,
@@ -45,10 +48,3 @@ def forecast(observation: Observation, limits: Limits) -> tuple[Forecast, ...]:
         said.get(row, Forecast(model.name, None, None, float(horizons_s[row]), "unknown"))
         for row, model in enumerate(models)
     )
-
-
-def horizon_s(model: Model, pools: tuple[Pool, ...], limits: Limits) -> float:
-    """How far ahead a model's demand matters: its slowest load, its slowest pool's start, and one interval."""
-    load_s = max((need.load_s for need in model.need_by_gpu_type.values()), default=0.0)
-    start_s = max((pool.start_s for pool in pools if model.may_live_in(pool)), default=0.0)
-    return load_s + start_s + limits.interval_s

@@ -34,6 +34,7 @@ def observe(config: Config, live: LiveFleet, now: float) -> Observation:
         demand=series.demand,
         traffic=series.traffic,
         wanted=series.wanted,
+        learned=series.learned,
         load_failures=series.load_failures,
         age_s_by_source=series.age_s_by_source,
         unknown=(*unread, *no_gateway, *series.unknown),

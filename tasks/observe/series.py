@@ -16,6 +16,7 @@ from tasks.config import Config
 from tasks.observe.copies import Suspect
 from tasks.world import (
     DEMAND_COLUMNS,
+    LEARNED_COLUMNS,
     TRAFFIC_COLUMNS,
     WANTED_COLUMNS,
     LoadFailure,
@@ -41,6 +42,7 @@ class Series:
     demand: pd.DataFrame = field(default_factory=lambda: empty_frame(DEMAND_COLUMNS))
     traffic: pd.DataFrame = field(default_factory=lambda: empty_frame(TRAFFIC_COLUMNS))
     wanted: pd.DataFrame = field(default_factory=lambda: empty_frame(WANTED_COLUMNS))
+    learned: pd.DataFrame = field(default_factory=lambda: empty_frame(LEARNED_COLUMNS))
     load_failures: tuple[LoadFailure, ...] = ()
     age_s_by_source: Mapping[str, float] = field(default_factory=dict)
     suspects: tuple[Suspect, ...] = ()
@@ -57,11 +59,15 @@ def read_series(url: str, config: Config, models: list[str], now: float) -> Seri
         demand = pool.submit(prometheus.history, demand_query, now, metrics.history_s, metrics.step_s)
         wanted = pool.submit(prometheus.history, _WANTED, now, limits.stabilisation_s, limits.interval_s / 2)
         asked = {name: pool.submit(prometheus.instant, query, now) for name, query in instant.items()}
-    errors = [str(e) for answer in (demand, wanted, *asked.values()) if (e := _error(answer)) is not None]
+        learned = {name: pool.submit(prometheus.instant, query, now) for name, query in _LEARNED_QUERIES.items()}
+    errors = [
+        str(e) for answer in (demand, wanted, *asked.values(), *learned.values()) if (e := _error(answer)) is not None
+    ]
     values = {name: _by_copy(_frame(answer)) for name, answer in asked.items()}
     series = Series(
         traffic=_traffic(values),
         wanted=wanted_frame(_frame(wanted)),
+        learned=learned_frame({name: _frame(answer) for name, answer in learned.items()}),
         load_failures=_load_failures(values),
         age_s_by_source={f"traffic:{replica}": now - at for (_, replica), at in values["sampled_at"].items()},
         suspects=_suspects(values, span_s),
@@ -92,10 +98,18 @@ def _frame(answer: Future[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({"value": np.array([], dtype=float)}) if _error(answer) is not None else answer.result()
 
 
-_WANTED = "max by (model) (triton_placement_copies_wanted)"
+_WANTED = "max by (model) (triton_placement_copies_needed)"
 _FAILURE_QUERIES = {
     "load_failures": "max by (model, replica) (triton_placement_load_failures)",
     "load_failed_at": "max by (model, replica) (triton_placement_load_failed_timestamp_seconds)",
+}
+_LEARNED_QUERIES = {
+    column: f"max by (model, gpu_type) (triton_placement_{metric})"
+    for column, metric in {
+        "service_ms": "service_ms",
+        "spread_ms": "service_spread_ms",
+        "windows": "service_windows",
+    }.items()
 }
 _TIME_QUERIES = {"sampled_at": "max by (replica) (timestamp(nv_inference_request_success))"}
 
@@ -108,6 +122,7 @@ def _traffic_queries(window_s: float) -> dict[str, str]:
     return {
         "served_rps": rate("nv_inference_request_success"),
         "failed_rps": rate("nv_inference_request_failure"),
+        "executions": rate("nv_inference_exec_count"),
         "queue_us": rate("nv_inference_queue_duration_us"),
         "service_us": " + ".join(rate(metric) for metric in compute),
     }
@@ -165,6 +180,15 @@ def wanted_frame(answer: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["model", "time"], ignore_index=True)[list(WANTED_COLUMNS)]
 
 
+def learned_frame(answers: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What past ticks learned, where all of it is there. Columns ``LEARNED_COLUMNS``."""
+    keys = ["model", "gpu_type"]
+    if not all({*keys} <= set(answer) for answer in answers.values()):
+        return empty_frame(LEARNED_COLUMNS)
+    columns = [answer.set_index(keys)["value"].rename(name) for name, answer in answers.items()]
+    return pd.concat(columns, axis=1, join="inner").dropna().reset_index()[list(LEARNED_COLUMNS)]
+
+
 def _by_copy(answer: pd.DataFrame) -> ByCopy:
     """The answer's values by model and replica; a label that a series does not have is empty."""
     labels = [answer[label].fillna("") if label in answer else [""] * len(answer) for label in ("model", "replica")]
@@ -172,13 +196,20 @@ def _by_copy(answer: pd.DataFrame) -> ByCopy:
 
 
 def _traffic(values: Mapping[str, ByCopy]) -> pd.DataFrame:
-    """Mean time = time spent a second / requests a second, microseconds to milliseconds; NaN without requests."""
+    """Mean time = time spent a second / requests a second, microseconds to milliseconds; NaN without requests.
+
+    Requests that are executed together are each counted with the whole time of their batch: a request's share of the
+    instance's time is that, divided by the requests of an execution.
+    """
     nan = math.nan
     rows = []
     for copy in sorted(values["served_rps"]):
         served = values["served_rps"][copy]
-        times = (values[name].get(copy, nan) / served / 1000 if served else nan for name in ("queue_us", "service_us"))
-        rows.append((*copy, served, values["failed_rps"].get(copy, nan), *times))
+        queue_ms, service_ms = (
+            values[name].get(copy, nan) / served / 1000 if served else nan for name in ("queue_us", "service_us")
+        )
+        together = served / values["executions"][copy] if values["executions"].get(copy) else 1.0
+        rows.append((*copy, served, values["failed_rps"].get(copy, nan), queue_ms, service_ms / max(1.0, together)))
     return pd.DataFrame(rows, columns=list(TRAFFIC_COLUMNS)) if rows else empty_frame(TRAFFIC_COLUMNS)
 
 

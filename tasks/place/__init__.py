@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from tasks.decision import Placement, Sizing
 from tasks.place.answer import answer
+from tasks.place.engine import solve
 from tasks.place.explain import explain
 from tasks.place.read import read
-from tasks.place.engine import solve
 from tasks.world import Limits, Observation
 
 __all__ = ["explain", "place"]

@@ -17,7 +17,7 @@ def answer(table: Table, fleet: Fleet, changes: Changes) -> Placement:
     return Placement(
         assignments=_assignments(table, changes),
         replicas_by_pool={pool: count for pool, (count, _) in counts.items()},
-        leaving=tuple((spots[spot], reason) for spot, reason in changes.gone.items()),
+        leaving=tuple((spots[s], reason) for s, reason in changes.gone.items() if table.problem.spots.is_ours[s]),
         pool_reasons={pool: reason for pool, (_, reason) in counts.items() if reason is not None},
         surplus=_surplus(table, changes),
         holds=tuple(Hold(f"model:{names[model]}", reason) for model, reason in changes.refused.items()),
@@ -49,7 +49,8 @@ def _surplus(table: Table, changes: Changes) -> dict[tuple[str, str], Reason]:
 def _counts(table: Table, fleet: Fleet, changes: Changes) -> dict[str, tuple[int, Reason | None]]:
     """By pool, the replicas that it should have, and why that is not what it has."""
     spots = table.problem.spots
-    there, going = dict.fromkeys((pool.name for pool in fleet.pools), 0), {}
+    there = dict.fromkeys((pool.name for pool in fleet.pools), 0)
+    going: dict[str, int] = {}
     for replica in fleet.replicas:
         if replica.pool in there and replica.state is not ReplicaState.LEAVING:
             there[replica.pool] += 1
@@ -66,9 +67,10 @@ def _counts(table: Table, fleet: Fleet, changes: Changes) -> dict[str, tuple[int
 
 
 def _count(table: Table, pool: Pool, there: int, going: int, new: list[int]) -> tuple[int, Reason | None]:
-    # those that are asked for already come whether something is to be in them or not
-    asked = max(pool.replicas, there)
-    count = max(asked - going, there - going + len(new), pool.min_replicas)
+    # those that are asked for already come whether something is to be in them or not; those that are there beyond what
+    # is asked for go, unless more are wanted
+    asked = pool.replicas
+    count = max(asked - going, there - going + len(new) if new else 0, pool.min_replicas)
     if count == asked:
         return count, None
     if count < asked:

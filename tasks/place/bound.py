@@ -133,6 +133,6 @@ def _buy(m: Market, memory: Floats, compute: Floats) -> tuple[Ints, float, Float
     gain = m.cost - memory - compute
     opened = np.where(gain >= 0, m.fewest, m.most)
     value = float(paid[rows, choice].sum() + (opened * gain).sum())
-    over_memory = np.bincount(choice, m.taken[rows, choice], pools) - opened
-    over_compute = np.bincount(choice, m.load[rows, choice], pools) - opened
+    over_memory: Floats = np.bincount(choice, m.taken[rows, choice], pools) - opened
+    over_compute: Floats = np.bincount(choice, m.load[rows, choice], pools) - opened
     return choice, value, over_memory, over_compute

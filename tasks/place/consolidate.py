@@ -7,7 +7,7 @@ import numpy as np
 from tasks.decision import Reason
 from tasks.place.fill import Changes
 from tasks.place.problem import Flags, Ints
-from tasks.place.seek import find
+from tasks.place.seek import awaited, find
 from tasks.place.table import Table
 
 DRAINED_SHARE = 0.01
@@ -18,8 +18,10 @@ TRIED = 40
 
 
 def spare(table: Table, changes: Changes) -> None:
-    """The replicas that nothing should be in go, as far as their pools have more than their minimum."""
-    may_go, left = _may_go(table), _staying(table, changes)
+    """The replicas that nothing should be in go, as far as their pools have more than their minimum. Another autoscaler's
+    too: it is told that so many fewer are wanted. Not those that a retry waits for."""
+    may_go, left = _is_there(table), _staying(table, changes)
+    may_go[[replica for model in changes.refused for replica, _ in awaited(table, model)]] = False
     for spot in np.flatnonzero(may_go).tolist():
         pool = int(table.problem.spots.pool[spot])
         least = table.problem.pools[pool].min_replicas
@@ -115,9 +117,13 @@ def _give_up(table: Table, changes: Changes, spot: int, reason: Reason) -> None:
     table.takes[spot] = False
 
 
-def _may_go(table: Table) -> Flags:
+def _is_there(table: Table) -> Flags:
     spots = table.problem.spots
-    return table.takes & spots.is_ready & ~spots.is_new & spots.is_ours
+    return table.takes & spots.is_ready & ~spots.is_new
+
+
+def _may_go(table: Table) -> Flags:
+    return _is_there(table) & table.problem.spots.is_ours
 
 
 def _is_bound(table: Table) -> Flags:
@@ -128,8 +134,11 @@ def _is_bound(table: Table) -> Flags:
 
 
 def _staying(table: Table, changes: Changes) -> Ints:
-    """(P,) replicas of each pool that stay."""
-    spots = table.problem.spots
+    """(P,) replicas of each pool that stay; those that are there beyond what is asked for go already."""
+    spots, pools = table.problem.spots, table.problem.pools
     stays = table.is_on & np.array([why != "it is leaving" for why in spots.closed], dtype=bool)
+    there = np.bincount(spots.pool[stays & ~spots.is_new], minlength=len(pools))
+    excess = np.maximum(0, there - np.array([pool.replicas for pool in pools]))
     stays[list(changes.gone)] = False
-    return np.bincount(spots.pool[stays], minlength=len(table.problem.pools))
+    left: Ints = np.bincount(spots.pool[stays], minlength=len(pools)) - excess
+    return left

@@ -140,9 +140,7 @@ def _bins(table: Table, pool: int) -> Bins:
     asked = int(spots.is_asked[off].sum())
     replicas = np.concatenate([on, off])
     free = table.free_bytes[replicas] - table.going_bytes[replicas]
-    return Bins(
-        replicas, len(on) + asked, free / room_bytes[pool], table.free_compute[replicas] / room_compute[pool]
-    )
+    return Bins(replicas, len(on) + asked, free / room_bytes[pool], table.free_compute[replicas] / room_compute[pool])
 
 
 def _open(bins: Bins, memory: float, compute: float) -> None:
@@ -171,7 +169,9 @@ def _put(table: Table, changes: Changes, bins: list[Bins], items: Items, copy: t
     n = int(np.where(fine, (free_memory * memory + free_compute * compute) / length, -1.0).argmax())
     replica = int(those.replicas[n])
     name = table.problem.pools[pool].name
-    where = f"{memory:.0%} of the memory into {free_memory[n]:.0%}, {compute:.0%} of the compute into {free_compute[n]:.0%}"
+    where = (
+        f"{memory:.0%} of the memory into {free_memory[n]:.0%}, {compute:.0%} of the compute into {free_compute[n]:.0%}"
+    )
     if not table.is_on[replica]:
         table.switch_on(replica)
     if table.problem.spots.is_new[replica]:

@@ -34,9 +34,10 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
         table, changes = _constructed(problem, SIZES if total <= SMALL else SIZES[:1])
     fill(table, changes)
     relieve(table, changes)
-    spare(table, changes)
     is_calm = not changes.refused and len(changes.placed) <= CALM_SHARE * total
-    if is_calm and not over_maximum(table, changes):
+    is_beyond = is_calm and over_maximum(table, changes)
+    spare(table, changes)
+    if is_calm and not is_beyond:
         consolidate(table, changes)
     return table, changes
 

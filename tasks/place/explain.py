@@ -10,9 +10,9 @@ import pandas as pd
 from tasks.decision import Placement, Sizing
 from tasks.place.answer import answer
 from tasks.place.bound import prices
+from tasks.place.engine import solve
 from tasks.place.read import read
 from tasks.place.seek import refusals
-from tasks.place.engine import solve
 from tasks.world import Limits, Observation
 
 

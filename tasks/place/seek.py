@@ -111,19 +111,22 @@ def grow(table: Table, model: int, is_ours: bool, extra: int = 1) -> int | None:
 
 def retry_s(table: Table, model: int) -> float | None:
     """Seconds until the soonest retry where only a failed load keeps the model out; None: there is no such replica."""
-    problem = table.problem
-    waiting = [(replica, at) for replica, _, at in problem.failures_by_model.get(model, ()) if at > problem.now]
-    free = table.free_bytes
-    wants, spots = problem.wants, problem.spots
-    seconds = [
-        at - problem.now
-        for replica, at in waiting
-        if table.takes[replica]
+    return min((at - table.problem.now for _, at in awaited(table, model)), default=None)
+
+
+def awaited(table: Table, model: int) -> list[tuple[int, float]]:
+    """The replicas that only a failed load keeps the model out of, and when it may be tried again: given up, they would
+    come back for that."""
+    wants, spots, now = table.problem.wants, table.problem.spots, table.problem.now
+    return [
+        (replica, at)
+        for replica, _, at in table.problem.failures_by_model.get(model, ())
+        if at > now
+        and table.takes[replica]
         and replica not in table.replicas_of[model]
         and wants.is_allowed[model, spots.pool[replica]]
-        and wants.footprint_bytes[model, spots.pool[replica]] <= free[replica]
+        and wants.footprint_bytes[model, spots.pool[replica]] <= table.free_bytes[replica]
     ]
-    return min(seconds, default=None)
 
 
 def refusals(table: Table, model: int, without_compute: bool = False) -> Iterator[tuple[int, str]]:

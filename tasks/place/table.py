@@ -59,8 +59,9 @@ class Table:
         demand = wants.demand_rps[model]
         if np.isnan(demand):
             capacity = wants.capacity_rps[model]
-            return np.where(np.isfinite(capacity), capacity, 0.0) * wants.device_s[model]
-        share: Floats = demand / self.divisor(model, extra) * wants.device_s[model]
+            share: Floats = np.where(np.isfinite(capacity), capacity, 0.0) * wants.device_s[model]
+            return share
+        share = demand / self.divisor(model, extra) * wants.device_s[model]
         return share
 
     def compute_in(self, model: int, replicas: Ints | list[int], extra: int = 0) -> Floats:

@@ -38,6 +38,11 @@ class Change:
         return self.kinds[-1] is StepKind.ROUTE
 
     @property
+    def is_freeing(self) -> bool:
+        """Its memory is free once it is done: what is still loading is only unrouted, and goes another time."""
+        return self.is_filled and self.kinds[-1] is StepKind.UNLOAD
+
+    @property
     def churn(self) -> int:
         return sum(kind in CHURN for kind in self.kinds)
 

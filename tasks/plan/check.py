@@ -105,18 +105,19 @@ def _placed(case: Case) -> Iterator[str]:
 
 def _memory(case: Case) -> Iterator[str]:
     """What is there and what is loaded fits, whichever of the other steps are done; memory is free once unloaded. In a
-    replica that is overfull already nothing may become worse."""
+    replica that is overfull already, or holds what has no known footprint, nothing may become worse."""
     unloads_by_replica = grouped(case.of(StepKind.UNLOAD), lambda s: s.replica)
     for name, loads in grouped(case.of(StepKind.LOAD), lambda s: s.replica).items():
         there = {c.model: case.footprint_bytes(c.model, name) for c in case.copies_in(name) if c.state in FILLED}
-        taken = there | {step.model: case.footprint_bytes(step.model, name) for step in loads}
-        if unknown := sorted(model for model, footprint in taken.items() if footprint is None):
-            yield f"{_names_text(loads)}: the footprint of {', '.join(unknown)} in {name} is not known"
-            continue
-        gains = {s.id: taken[s.model] or 0 for s in loads if s.model not in there or case.has(StepKind.UNLOAD, s)}
+        taken = {s: case.footprint_bytes(s.model, name) for s in loads}
+        gains = {s.id: n or 0 for s, n in taken.items() if s.model not in there or case.has(StepKind.UNLOAD, s)}
         costs = {s.id: there[s.model] or 0 for s in unloads_by_replica.get(name, ()) if s.model in there}
         peak, before = most_unpaid(gains, costs, case.before), sum(n or 0 for n in there.values())
-        if peak and before + peak > (memory := case.replica_by_name[name].memory_bytes):
+        unknown = [s.model for s, n in taken.items() if n is None]
+        unknown += [model for model, n in there.items() if n is None and peak]
+        if unknown:
+            yield f"{_names_text(loads)}: the footprint of {', '.join(sorted(unknown))} in {name} is not known"
+        elif peak and before + peak > (memory := case.replica_by_name[name].memory_bytes):
             yield (
                 f"{_names_text(loads)}: {_mb(before)} there + {_mb(sum(gains.values()))} loaded - "
                 f"{_mb(sum(gains.values()) - peak)} surely unloaded before = {_mb(before + peak)} > {_mb(memory)} "
@@ -163,8 +164,8 @@ def _emptied(case: Case) -> Iterator[str]:
 
 
 def _serving(case: Case) -> Iterator[str]:
-    """Serving copies go only after others came: none of a model whose demand is unknown, not the last of one that has
-    demand, and no more than the placement spares."""
+    """Serving copies go only after others came: none of a model whose demand is unknown; of one that has demand never
+    the last, and no more than the placement spares."""
     routes_by_model = grouped(case.of(StepKind.ROUTE), lambda s: s.model)
     placed_by_model = Counter(model for model, _ in case.wanted)
     for model, unroutes in grouped(case.of(StepKind.UNROUTE), lambda s: s.model).items():
@@ -178,7 +179,7 @@ def _serving(case: Case) -> Iterator[str]:
                 yield f"{text}while the demand of {model} is unknown"
         elif sizing.demand_rps > 0 and left < min(now, 1):
             yield f"{text}while the demand of {model} is {sizing.demand_rps:g} req/s"
-        elif left < min(now, placed := placed_by_model[model]):
+        elif sizing.demand_rps > 0 and left < min(now, placed := placed_by_model[model]):
             yield f"{text}while the placement has {placed}"
 
 
@@ -197,13 +198,13 @@ def _scaling(case: Case) -> Iterator[str]:
         steps = _names_text([*([up] if up else []), *down])
         if not pool.is_scaled_by_us:
             yield f"{steps}: another autoscaler owns the count of pool {name}"
-        if up and down:
+        fewer = sum(not case.is_leaving(step) for step in down)  # the others are counted out already
+        if up and fewer:
             yield f"{steps}: pool {name} both grows and shrinks"
         if up and up.count > max(pool.max_replicas, pool.replicas):
             yield f"{steps}: {up.count} > {pool.max_replicas}, the most of pool {name}, which has {pool.replicas}"
         if up and up.count <= pool.replicas:
             yield f"{steps}: pool {name} has {pool.replicas} already"
-        fewer = sum(not case.is_leaving(step) for step in down)  # the others are counted out already
         if fewer and pool.replicas - fewer < pool.min_replicas:
             yield f"{steps}: {pool.replicas} - {fewer} < {pool.min_replicas}, the least of pool {name}"
 

@@ -87,7 +87,7 @@ class Draft:
         for other in sorted(self._going[replica], key=lambda c: -c.footprint_bytes):
             if self._left(chosen, replica) >= change.footprint_bytes:
                 break
-            if not other.is_filled or other.key in chosen.freed.get(replica, ()) or other.key in path:
+            if not other.is_freeing or other.key in chosen.freed.get(replica, ()) or other.key in path:
                 continue
             found = self._with(chosen, other, path)
             if isinstance(found, Reason):
@@ -117,7 +117,7 @@ class Draft:
         model, sizing = change.model, self._sizing_by_model.get(change.model)
         serving, wanted = self._serving[model], self._wanted[model]
         is_held, has_demand = sizing is None or sizing.is_held, sizing is None or sizing.demand_rps != 0
-        least = serving if is_held else min(serving, wanted)
+        least = serving if is_held else max(min(serving, wanted), int(has_demand))
         why: Reason | None = None
         for other in self._coming[model]:
             if self._after(chosen, model) - 1 >= least:

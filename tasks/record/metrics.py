@@ -43,9 +43,13 @@ def _of_models(tick: Tick) -> list[Metric]:
     newest = tick.observation.demand.dropna(subset=["demand_rps"]).groupby("model")["demand_rps"].last()
     known = [f for f in tick.forecasts if f.median_rps is not None and f.upper_rps is not None]
     queue = tick.observation.traffic.dropna(subset=["queue_ms"]).groupby("model")["queue_ms"].mean()
+    learned = [(s.model, gpu, known) for s in tick.sizings for gpu, known in (s.learned_by_gpu_type or {}).items()]
+    on_gpu = ("model", "gpu_type")
     capacity = {s.model: min(s.capacity_rps_by_gpu_type.values()) for s in tick.sizings if s.capacity_rps_by_gpu_type}
     return [
         ("copies_wanted", "Copies each model should have", model, (((s.model,), s.copies) for s in tick.sizings)),
+        ("copies_needed", "The same, had stabilisation not held them up: what the next ticks remember", model,
+         (((s.model,), s.copies if s.needed_copies is None else s.needed_copies) for s in tick.sizings)),
         (
             "copies_ready",
             "Copies that serve",
@@ -56,9 +60,12 @@ def _of_models(tick: Tick) -> list[Metric]:
         ("forecast_median_rps", "Forecast at the horizon", model, (((f.model,), f.median_rps or 0) for f in known)),
         ("forecast_upper_rps", "Its upper quantile", model, (((f.model,), f.upper_rps or 0) for f in known)),
         ("capacity_rps", "What one copy serves in its objective", model, (((m,), v) for m, v in capacity.items())),
+        ("service_ms", "Service time learned while serving", on_gpu, (((m, g), k.service_ms) for m, g, k in learned)),
+        ("service_spread_ms", "Its spread between windows", on_gpu, (((m, g), k.spread_ms) for m, g, k in learned)),
+        ("service_windows", "Windows it was learned from", on_gpu, (((m, g), k.windows) for m, g, k in learned)),
         ("objective_queue_ms", "Objective", model, (((m.name,), m.objective.queue_ms) for m in fleet.models)),
         ("queue_ms", "Mean queue time of its copies", model, (((str(m),), float(v)) for m, v in queue.items())),
-    ]
+    ]  # fmt: skip
 
 
 def _of_replicas(tick: Tick) -> list[Metric]:
@@ -69,7 +76,7 @@ def _of_replicas(tick: Tick) -> list[Metric]:
         ("replicas", "Replicas asked for", ("pool",), (((p.name,), p.replicas) for p in fleet.pools)),
         ("replicas_wanted", "Replicas each pool should have", ("pool",),
          (((pool,), count) for pool, count in tick.placement.replicas_by_pool.items())),
-        ("replicas_wanted_timestamp_seconds", "When that count was decided: whoever follows it takes an old one for none",
+        ("replicas_wanted_timestamp_seconds", "When that was decided: who follows it takes an old one for none",
          ("pool",), (((pool,), tick.observation.now) for pool in tick.placement.replicas_by_pool)),
         ("memory_bytes", "Memory of a replica", where, (((r.name, r.pool), r.memory_bytes) for r in fleet.replicas)),
         ("memory_used_bytes", "Footprints of its copies", where,

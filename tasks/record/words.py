@@ -72,7 +72,7 @@ def summary(tick: Tick) -> str:
         "## Demand against forecast\n![demand and forecast, a model each](" + data_uri(demand_svg(tick)) + ")",
         *_held(tick),
         *_steps(tick),
-        "## Every model\n" + _table(demand_rows(tick)),
+        "## Every model\n" + _models(tick),
         "## The tick's own time\n" + _seconds(tick),
     ]
     return "\n\n".join(sections) + "\n"
@@ -101,13 +101,24 @@ def _changes(tick: Tick) -> str:
 
 
 def _held(tick: Tick) -> list[str]:
-    rows: list[Row] = [{"held": h.subject, "why": h.reason.code, "arithmetic": h.reason.text} for h in tick.plan.holds]
-    return ["## Held\n" + _table(rows)] if rows else []
+    """A list, not a table: the UI breaks its long lines, where it would make those of a table run out of sight."""
+    rows = [f"- **{h.subject}** — `{h.reason.code}`: {h.reason.text}" for h in tick.plan.holds]
+    return ["## Held\n" + "\n".join(rows)] if rows else []
 
 
 def _steps(tick: Tick) -> list[str]:
-    rows = step_rows(tick)
+    """What fits the page; the arithmetic of each step is in its table, and above."""
+    rows = [{name: row[name] for name in ("step", "reason", "result", "seconds", "detail")} for row in step_rows(tick)]
     return ["## Steps\n" + _table(rows)] if rows else []
+
+
+def _models(tick: Tick) -> str:
+    """Numbers, then the reasons of the models that do not change: those that do are told first."""
+    numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "copies", "wanted", "forecaster")
+    rows = demand_rows(tick)
+    stays = [f"- {s.model}: `{s.reason.code}`: {s.reason.text}" for s in tick.sizings if not is_changed(tick, s)]
+    table = _table([{name: row[name] for name in numbers} for row in rows])
+    return "\n\n".join(filter(None, (table, "\n".join(stays))))
 
 
 def _seconds(tick: Tick) -> str:

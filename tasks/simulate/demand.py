@@ -75,8 +75,7 @@ def with_bursts(demand: Demand, deviation: float, memory_s: float, seed: int) ->
     """Demand that also varies within the bins it was recorded in: made up, for traces of coarse bins.
 
     Each model's rate is multiplied by a log-normal factor of mean 1 whose logarithm is a first-order autoregression
-    with this standard deviation and time constant. Azure's two services, recorded every 10 s, vary around their
-    10-minute line by 0.1 to 0.2 with 30 s to a minute of memory beyond what Poisson arrivals explain.
+    with this standard deviation, from bin to bin, and time constant.
     """
     random = np.random.default_rng(seed)
     keep = np.exp(-demand.bin_s / memory_s)

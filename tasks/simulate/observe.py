@@ -56,7 +56,7 @@ class Observer:
         self.random = np.random.default_rng((scenario.seed, 2))
         self._names = [model.name for model in scenario.models]
         self._grain_s = min(scenario.bin_s, scenario.limits.interval_s)
-        now, before_s = self.fleet.now, scenario.history_s + scenario.bin_s
+        now, before_s = self.fleet.now, self._before_s
         known = int(before_s / self._grain_s)
         grains = known + int((scenario.end - now) / self._grain_s) + 1
         self._grains = np.zeros((grains, len(self._names)), dtype=np.float32)
@@ -65,6 +65,12 @@ class Observer:
             self._grains[grain] = self.random.poisson(scenario.demand.at(middle) * self._grain_s)
         self._filled = known
         self._read_at = now
+
+    @property
+    def _before_s(self) -> float:
+        """How much demand is known at the start: the history, and what its first window reaches back."""
+        scenario = self.fleet.scenario
+        return scenario.history_s + scenario.bin_s + max(scenario.window_s, self._grain_s) + scenario.lag_s
 
     def observe(self) -> Observation:
         """The fleet, its demand and its traffic since the last observation."""
@@ -94,9 +100,8 @@ class Observer:
     def _count(self) -> None:
         """Add the grains that are complete since the last time."""
         per = round(self._grain_s / self.fleet.scenario.costs.step_s)
-        known = self.fleet.scenario.history_s + self.fleet.scenario.bin_s
         begun = self.fleet.scenario.start - self.fleet.scenario.warmup_s
-        complete = int(known / self._grain_s) + int((self.fleet.now - begun + 1e-6) / self._grain_s)
+        complete = int(self._before_s / self._grain_s) + int((self.fleet.now - begun + 1e-6) / self._grain_s)
         missing = complete - self._filled
         if missing <= 0:
             return
@@ -108,11 +113,15 @@ class Observer:
     def _demand(self) -> pd.DataFrame:
         scenario = self.fleet.scenario
         per, bins = round(scenario.bin_s / self._grain_s), round(scenario.history_s / scenario.bin_s)
-        counts = self._grains[self._filled - bins * per : self._filled]
-        rates = counts.reshape(bins, per, -1).sum(axis=1, dtype=float) / scenario.bin_s
-        begun = scenario.start - scenario.warmup_s - scenario.history_s - scenario.bin_s
-        newest = begun + self._filled * self._grain_s
+        window = max(1, round(scenario.window_s / self._grain_s))
+        newest_grain = self._filled - round(scenario.lag_s / self._grain_s)
+        total = np.cumsum(self._grains[newest_grain - bins * per - window : newest_grain], axis=0, dtype=float)
+        ends = len(total) - 1 - per * np.arange(bins - 1, -1, -1)
+        rates = (total[ends] - total[ends - window]) / (window * self._grain_s)
+        begun = scenario.start - scenario.warmup_s - self._before_s
+        newest = begun + newest_grain * self._grain_s
         times = newest - scenario.bin_s * np.arange(bins - 1, -1, -1)
+        rates[times - window * self._grain_s < scenario.recorded_from - 1e-6] = np.nan
         return pd.DataFrame(
             {"time": np.tile(times, rates.shape[1]), "model": self._column(bins), "demand_rps": rates.T.ravel()}
         )

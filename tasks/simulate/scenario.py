@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from tasks.simulate.demand import Demand
 from tasks.world import Limits, Model, Pool
+
+
+def fits(model: Model, pool: Pool) -> bool:
+    """Whether one copy has room in an empty replica of a pool that it may live in."""
+    return model.need_by_gpu_type[pool.gpu_type].footprint_bytes <= pool.memory_bytes * (1 - pool.headroom)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,12 @@ class Scenario:
     """Demand history that our decisions read."""
     bin_s: float = 30.0
     """Width of its bins."""
+    window_s: float = 30.0
+    """Each is the mean over a window of this length that ends with it: a rate in Prometheus."""
+    lag_s: float = 0.0
+    """How old the newest of it is: a scrape's interval."""
+    recorded_from: float = -math.inf
+    """Unix seconds; windows that begin before were not observed: a fleet that is new has no history."""
     failures: tuple[Failure, ...] = ()
     costs: Costs = field(default_factory=Costs)
     seed: int = 0

@@ -82,21 +82,34 @@ class _Settled:
     wait: Floats
     decay_rps: Floats
     mean_wait_s: Floats
+    constant_s: Floats
+    """The service time of one server whose service is constant and whose arrivals are Poisson; else 0."""
+    rate_rps: Floats
 
     def __init__(self, s: Stations) -> None:
         slack = np.maximum(s.full_rps - s.rate_rps, LEAST_SLACK * s.full_rps)
         self.wait = busy_servers((s.full_rps - slack) / s.full_rps, s.servers)
         self.decay_rps = slack / s.variability
         self.mean_wait_s = self.wait / self.decay_rps
+        is_constant = (s.servers == 1) & (np.abs(s.variability - 0.5) < 1e-9)
+        self.constant_s, self.rate_rps = np.where(is_constant, 1 / s.full_rps, 0.0), s.full_rps - slack
 
     def of(self, some: NDArray[np.intp]) -> _Settled:
         part = object.__new__(_Settled)
         part.wait, part.decay_rps, part.mean_wait_s = self.wait[some], self.decay_rps[some], self.mean_wait_s[some]
+        part.constant_s, part.rate_rps = self.constant_s[some], self.rate_rps[some]
         return part
 
     def over(self, limits_s: Floats) -> Floats:
-        """Share over each limit; all where the limit is already used up."""
-        share: Floats = np.where(limits_s > 0, self.wait * np.exp(-self.decay_rps * np.maximum(limits_s, 0)), 1.0)
+        """Share over each limit; all where the limit is already used up.
+
+        Constant service times have their exact share up to one service time, 1 - (1 - load) exp(rate t) (Erlang's
+        M/D/1; Gross et al., *Fundamentals of Queueing Theory*, 4th ed., 2008), and the exponential tail from there.
+        """
+        left = np.maximum(limits_s, 0)
+        first = np.minimum(left, self.constant_s)
+        start = np.where(self.constant_s > 0, 1 - (1 - self.wait) * np.exp(self.rate_rps * first), self.wait)
+        share: Floats = np.where(limits_s > 0, np.maximum(start, 0) * np.exp(-self.decay_rps * (left - first)), 1.0)
         return share
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from tasks.simulate.demand import Floats
 from tasks.simulate.fleet import SimulatedFleet
 from tasks.simulate.stations import Stations, advance
-from tasks.simulate.tables import LOADED, Ints
+from tasks.simulate.tables import LOADED, Flags, Ints
 
-DAY_BINS = 240
-"""Meters are kept for this many steps: 20 minutes of 5 s, what the slowest peer looks back over."""
+KEPT = 240
+"""Steps for which meters are kept: 4 minutes of 1 s, more than any policy looks back over between two of its ticks."""
 
 LEAST_VARIABILITY = 0.05
 """No gateway's turns and no service times are perfectly even."""
@@ -50,11 +50,14 @@ class Gateway:
     """(models,) a step: mean wait (s) of what arrived."""
     device: Floats = field(default_factory=lambda: np.zeros(0))
     """(replica rows,): device-seconds a second in the last step."""
+    _may_be_cold: Flags = field(init=False)
     _seen: int = -1
     _live: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _routed: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
+        may_be_zero = np.array([model.min_copies == 0 for model in self.fleet.scenario.models])
+        self._may_be_cold = may_be_zero | self.holds_cold
         # apart from the fleet's own chances: every policy meets the same arrivals
         self.arrivals = np.random.default_rng((self.fleet.scenario.seed, 1))
 
@@ -111,8 +114,7 @@ class Gateway:
     def _flow(self, arrived: Floats, live: Ints, over: Floats, dropped: Floats, served: tuple[Floats, Floats]) -> Flow:
         model, models = self.fleet.copies.model[live], len(arrived)
         lost = np.where(self._routed == 0, arrived, 0.0)
-        may_be_cold = np.array([m.min_copies == 0 for m in self.fleet.scenario.models]) | self.holds_cold
-        cold = np.where(may_be_cold, lost, 0.0)
+        cold = np.where(self._may_be_cold, lost, 0.0)
         by_model = np.stack([np.bincount(model, row, minlength=models) for row in over]).astype(float) + lost
         failed = np.bincount(model, dropped, minlength=models).astype(float) + lost - cold
         self._meter(arrived, live, served)
@@ -130,4 +132,4 @@ class Gateway:
         self.busy.append(np.divide(worked, servers * dt_s, out=np.zeros(models), where=servers > 0))
         self.waits.append(np.divide(waited, total, out=np.zeros(models), where=total > 0))
         for kept in (self.counts, self.busy, self.waits):
-            del kept[:-DAY_BINS]
+            del kept[:-KEPT]

@@ -26,14 +26,15 @@ def size(observation: Observation, forecasts: Sequence[Forecast], limits: Limits
 
 
 def _size(e: Evidence) -> Sizing:
+    learned = dict(e.learned_by_gpu_type)
     capacity = {gpu: capacity.rps for gpu, capacity in e.capacity_by_gpu_type.items()}
     service_ms = {gpu: capacity.station.service_s * 1000 for gpu, capacity in e.capacity_by_gpu_type.items()}
     if e.demand_rps is None:
         copies, reason = rules.held(e)
-        return Sizing(e.model.name, copies, None, capacity, reason, copies, service_ms)
+        return Sizing(e.model.name, copies, None, capacity, reason, copies, service_ms, learned)
     if (sleeping := rules.asleep(e)) is not None:
-        return Sizing(e.model.name, 0, 0.0, capacity, sleeping, 0, service_ms)
+        return Sizing(e.model.name, 0, 0.0, capacity, sleeping, 0, service_ms, learned)
     wishes = [wish for wish in (rules.by_demand(e, e.demand_rps), rules.by_queue(e)) if wish is not None]
     needed = rules.clamped(e, rules.awake(e, max(wishes, key=lambda wish: wish.copies)))
     wish = rules.stabilised(e, needed)
-    return Sizing(e.model.name, wish.copies, wish.demand_rps, capacity, wish.reason, needed.copies, service_ms)
+    return Sizing(e.model.name, wish.copies, wish.demand_rps, capacity, wish.reason, needed.copies, service_ms, learned)

@@ -1,18 +1,21 @@
-"""What one copy can take: declared, until what was measured says otherwise."""
+"""What one copy can take: declared, until what was learned while serving says otherwise."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from tasks.size.learn import LearnedTimes
 from tasks.size.queueing import Station
-from tasks.world import Model, Need, Observation
+from tasks.world import Learned, Model, Need, Observation
 
 ENOUGH_RPS = 0.5
 """Served by a copy: below, its mean service time is of too few requests to be believed."""
 TOLERANCE = 0.1
-"""A measured service time this close to the declared one is the declared one: noise must not move a copy."""
+"""A learned service time this close to the declared one is the declared one: noise must not move a copy."""
+SURE = 3
+"""Windows: fewer have no spread to speak of, what they say is called measured, not learned."""
 
 ServiceTimes = Mapping[tuple[str, str], float]
 """Measured mean service time (ms) by model and GPU type."""
@@ -26,6 +29,7 @@ class Capacity:
     rps: float
     """Requests a second within the objective."""
     source: str
+    """Its service time, where that comes from and how sure it is, in words."""
 
 
 def measured_service_ms(observation: Observation, stale_s: float) -> ServiceTimes:
@@ -39,7 +43,7 @@ def measured_service_ms(observation: Observation, stale_s: float) -> ServiceTime
     traffic = observation.traffic
     columns = (traffic[name].tolist() for name in ("model", "replica", "served_rps", "service_ms"))
     for model, replica, served, service in zip(*columns, strict=True):
-        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", 0.0) <= stale_s
+        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", math.inf) <= stale_s
         if replica in gpu_type and is_fresh and served >= ENOUGH_RPS and service > 0 and math.isfinite(service):
             key = (model, gpu_type[replica])
             requests[key] = requests.get(key, 0.0) + served
@@ -47,32 +51,36 @@ def measured_service_ms(observation: Observation, stale_s: float) -> ServiceTime
     return {key: busy[key] / requests[key] for key in requests}
 
 
-def capacities(model: Model, gpu_types: set[str], measured: ServiceTimes) -> dict[str, Capacity]:
+def capacities(model: Model, gpu_types: set[str], learned: LearnedTimes) -> dict[str, Capacity]:
     """Capacity of one copy by GPU type, for those of ``gpu_types`` that the model has a need for.
 
-    On a GPU type where it was not measured, the declared service time is corrected as on those where it was: what
+    On a GPU type of which nothing was learned, the declared service time is corrected as on those where it was: what
     doubles on one (a larger input, a new version) doubles on the other.
     """
-    drifts = [
-        measured[model.name, gpu] / need.service_ms
-        for gpu, need in sorted(model.need_by_gpu_type.items())
-        if (model.name, gpu) in measured
-    ]
+    known = {gpu: learned[model.name, gpu] for gpu in sorted(model.need_by_gpu_type) if (model.name, gpu) in learned}
+    drifts = [known[gpu].service_ms / model.need_by_gpu_type[gpu].service_ms for gpu in known]
     elsewhere = sum(drifts) / len(drifts) if drifts else 1.0
     found = {}
     for gpu in sorted(gpu_types & set(model.need_by_gpu_type)):
-        declared = model.need_by_gpu_type[gpu]
-        service_ms = measured.get((model.name, gpu), declared.service_ms * elsewhere)
-        found[gpu] = _capacity(model, _believed(declared, service_ms))
+        need = model.need_by_gpu_type[gpu]
+        service_ms = known[gpu].service_ms if gpu in known else need.service_ms * elsewhere
+        if abs(service_ms / need.service_ms - 1) <= TOLERANCE:
+            found[gpu] = _capacity(model, need, need.service_ms, f"{need.service_ms:.3g} ms {need.source}")
+        else:
+            source = f"{_source(service_ms, known.get(gpu))}, {need.service_ms:.3g} {need.source}"
+            found[gpu] = _capacity(model, need, service_ms, source)
     return found
 
 
-def _believed(declared: Need, service_ms: float) -> Need:
-    if abs(service_ms / declared.service_ms - 1) <= TOLERANCE:
-        return declared
-    return replace(declared, service_ms=service_ms, source="measured")
+def _source(service_ms: float, known: Learned | None) -> str:
+    """Where a service time comes from, and how sure it is."""
+    if known is None:
+        return f"{service_ms:.3g} ms as on other GPU types"
+    if known.windows < SURE:
+        return f"{service_ms:.3g} ms measured"
+    return f"{service_ms:.3g} +- {known.spread_ms:.1g} ms learned over {known.windows} windows"
 
 
-def _capacity(model: Model, need: Need) -> Capacity:
-    station = Station(need.service_ms / 1000, need.instances, need.service_cv2)
-    return Capacity(station, station.capacity_rps(model.objective), need.source)
+def _capacity(model: Model, need: Need, service_ms: float, source: str) -> Capacity:
+    station = Station(service_ms / 1000, need.instances, need.service_cv2)
+    return Capacity(station, station.capacity_rps(model.objective), source)

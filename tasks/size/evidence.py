@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,8 @@ from numpy.typing import NDArray
 
 from tasks.decision import Forecast
 from tasks.size.capacity import Capacity, capacities, measured_service_ms
-from tasks.world import CopyState, Fleet, Limits, Model, Observation, ReplicaState
+from tasks.size.learn import learn
+from tasks.world import CopyState, Fleet, Learned, Limits, Model, Observation, ReplicaState
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Times (s) and values, both one element a sample, oldest first; no NaN."""
@@ -27,6 +30,7 @@ class Evidence:
     demand_rps: float | None
     """The forecast's upper quantile; None: unknown."""
     capacity_by_gpu_type: dict[str, Capacity]
+    learned_by_gpu_type: dict[str, Learned]
     current: int
     """Copies that it has, or had until its replica was lost."""
     serving: int
@@ -34,10 +38,15 @@ class Evidence:
     """Replicas that could exist for it."""
     demand: Series
     wanted: Series
-    served_rps: float
-    """By the copies that serve now, together."""
     queue_ms: float | None
-    """Their mean queue time; None: not observed, or of too few requests."""
+    """Mean queue time over the requests of the copies that serve; None: not observed, or of too few requests."""
+    queue_ms_by_copy: tuple[float, ...]
+    """Mean queue time of each of them that served a request."""
+
+    @property
+    def most(self) -> int:
+        """Copies that the policy and the replicas that could exist allow."""
+        return min(self.model.max_copies, self.room)
 
     @property
     def slowest(self) -> Capacity:
@@ -51,11 +60,12 @@ ENOUGH_REQUESTS = 20
 
 def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Limits) -> dict[str, Evidence | None]:
     """By model; None: no pool may hold it."""
-    fleet, measured = observation.fleet, measured_service_ms(observation, limits.stale_s)
+    fleet = observation.fleet
+    learned = learn(observation, measured_service_ms(observation, limits.stale_s))
     demand = _by_model(observation.demand, "demand_rps")
     wanted = _by_model(observation.wanted, "copies")
     queues = _queues(observation, limits)
-    held = _held(fleet)
+    held, serving = _held(fleet), Counter(copy.model for copy in fleet.copies if copy.is_serving)
     found: dict[str, Evidence | None] = {}
     for model in fleet.models:
         pools = [pool for pool in fleet.pools if model.may_live_in(pool)]
@@ -63,20 +73,23 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             found[model.name] = None
             continue
         forecast = forecasts.get(model.name)
-        served, queue_ms = queues.get(model.name, (0.0, None))
+        queue_ms, by_copy = queues.get(model.name, (None, ()))
         found[model.name] = Evidence(
             model=model,
             now=observation.now,
             limits=limits,
             demand_rps=forecast.upper_rps if forecast else None,
-            capacity_by_gpu_type=capacities(model, {pool.gpu_type for pool in pools}, measured),
+            capacity_by_gpu_type=capacities(model, {pool.gpu_type for pool in pools}, learned),
+            learned_by_gpu_type={
+                g: learned[model.name, g] for g in model.need_by_gpu_type if (model.name, g) in learned
+            },
             current=len(held.get(model.name, ())),
-            serving=sum(copy.is_serving for copy in fleet.copies_of(model.name)),
-            room=sum(max(p.max_replicas, p.replicas) if p.is_scaled_by_us else p.replicas for p in pools),
+            serving=serving[model.name],
+            room=sum(max(p.max_replicas, p.replicas) for p in pools),
             demand=demand.get(model.name, NONE),
             wanted=wanted.get(model.name, NONE),
-            served_rps=served,
             queue_ms=queue_ms,
+            queue_ms_by_copy=by_copy,
         )
     return found
 
@@ -99,19 +112,21 @@ def _held(fleet: Fleet) -> dict[str, set[str]]:
     return found
 
 
-def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float, float | None]]:
-    """Requests a second and mean queue time (ms) over the copies that serve and that were read lately."""
+def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float | None, tuple[float, ...]]]:
+    """Mean queue time (ms) over all requests, and of each copy, of the copies that serve and that were read lately."""
     replicas = {r.name for r in observation.fleet.replicas if r.state is ReplicaState.READY}
     serving = {(c.model, c.replica) for c in observation.fleet.copies if c.is_serving and c.replica in replicas}
     traffic = observation.traffic.dropna(subset=["served_rps", "queue_ms"])
-    sums: dict[str, tuple[float, float]] = {}
+    seen: dict[str, list[tuple[float, float]]] = {}
     columns = (traffic[name].tolist() for name in ("model", "replica", "served_rps", "queue_ms"))
     for model, replica, served, queue_ms in zip(*columns, strict=True):
-        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", 0.0) <= limits.stale_s
-        if (model, replica) in serving and is_fresh:
-            rps, waited = sums.get(model, (0.0, 0.0))
-            sums[model] = (rps + served, waited + served * queue_ms)
-    return {
-        model: (rps, waited / rps if rps * limits.interval_s >= ENOUGH_REQUESTS else None)
-        for model, (rps, waited) in sums.items()
-    }
+        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", math.inf) <= limits.stale_s
+        if (model, replica) in serving and is_fresh and served > 0:
+            seen.setdefault(model, []).append((served, queue_ms))
+    found = {}
+    for model, copies in seen.items():
+        rps = sum(served for served, _ in copies)
+        mean_ms = sum(served * queue_ms for served, queue_ms in copies) / rps
+        is_enough = rps * limits.interval_s >= ENOUGH_REQUESTS
+        found[model] = (mean_ms if is_enough else None, tuple(queue_ms for _, queue_ms in copies))
+    return found

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tasks.decision import Reason
 from tasks.size.evidence import Evidence
 
@@ -39,8 +42,8 @@ def by_demand(e: Evidence, demand_rps: float) -> Wish:
     copies = copies_for(demand_rps, capacity.rps)
     text = (
         f"{demand_rps:.1f} req/s at {e.limits.quantile:g} quantile / {capacity.rps:.1f} req/s a copy within "
-        f"{objective.queue_ms:g} ms at p{objective.percentile:g} ({capacity.station.service_s * 1000:.3g} ms "
-        f"{capacity.source}) -> {plural(copies)}"
+        f"{objective.queue_ms:g} ms at p{objective.percentile:g} ({capacity.source}) "
+        f"-> {plural(copies)}"
     )
     return Wish(copies, demand_rps, Reason("demand", text))
 
@@ -48,7 +51,8 @@ def by_demand(e: Evidence, demand_rps: float) -> Wish:
 def by_queue(e: Evidence) -> Wish | None:
     """The reactive rule: the load that the measured mean queue time means, whatever was forecast.
 
-    Mean is compared with mean: the measured one with the formula's at the capacity.
+    Mean is compared with mean: the measured one with the formula's at the capacity. The load is summed over what each
+    copy's own queue time means: a copy that still works off its backlog tells nothing of those that were added since.
     """
     if e.queue_ms is None or not e.serving:
         return None
@@ -56,7 +60,7 @@ def by_queue(e: Evidence) -> Wish | None:
     usual_ms = capacity.station.mean_wait_s(capacity.rps) * 1000
     if e.queue_ms <= REACT * usual_ms:
         return None
-    implied_rps = capacity.station.load_at_mean_wait(e.queue_ms / 1000) * e.serving
+    implied_rps = sum(capacity.station.load_at_mean_wait(queue_ms / 1000) for queue_ms in e.queue_ms_by_copy)
     copies = copies_for(implied_rps, capacity.rps)
     text = (
         f"mean queue time {e.queue_ms:.0f} ms where the objective allows {usual_ms:.1f} ms means "
@@ -67,8 +71,7 @@ def by_queue(e: Evidence) -> Wish | None:
 
 def clamped(e: Evidence, wish: Wish) -> Wish:
     """Within the policy, and within the replicas that could exist."""
-    model = e.model
-    most = min(model.max_copies, e.room)
+    model, most = e.model, e.most
     if wish.copies < model.min_copies:
         text = f"{_short(wish)}, the policy keeps {model.min_copies}"
         wish = Wish(model.min_copies, wish.demand_rps, Reason("min_copies", text))
@@ -81,17 +84,18 @@ def clamped(e: Evidence, wish: Wish) -> Wish:
 
 
 def stabilised(e: Evidence, wish: Wish) -> Wish:
-    """Fewer copies than now only with margin, and only after the stabilisation window."""
-    if wish.copies >= e.current:
+    """Fewer copies than now only with margin, and only after the stabilisation window; never more than is allowed."""
+    there = min(e.current, e.most)
+    if wish.copies >= there:
         return wish
     margin_rps = wish.demand_rps * (1 + e.limits.margin)
-    safe = min(copies_for(margin_rps, e.slowest.rps), e.current)
+    safe = min(copies_for(margin_rps, e.slowest.rps), there)
     window_s, remembered = e.limits.stabilisation_s, remembered_copies(e)
     if remembered is None:
-        text = f"{_short(wish)}, but what was wanted over {window_s:g} s is not known in full: {plural(e.current)} stay"
-        return Wish(e.current, wish.demand_rps, Reason("window_unknown", text))
-    if min(remembered, e.current) > max(wish.copies, safe):
-        copies = min(remembered, e.current)
+        text = f"{_short(wish)}, but what was wanted over {window_s:g} s is not known in full: {plural(there)} stay"
+        return Wish(there, wish.demand_rps, Reason("window_unknown", text))
+    if min(remembered, there) > max(wish.copies, safe):
+        copies = min(remembered, there)
         text = f"{_short(wish)}, but {remembered} were wanted within {window_s:g} s: {plural(copies)} stay"
         return Wish(copies, wish.demand_rps, Reason("stabilising", text))
     if safe > wish.copies:
@@ -104,12 +108,18 @@ def remembered_copies(e: Evidence) -> int | None:
     """The most that past ticks wanted within the stabilisation window; None: not known in full."""
     times, copies = e.wanted
     window_s, slack_s = e.limits.stabilisation_s, 2 * e.limits.interval_s
-    inside = times >= e.now - window_s
     if window_s <= 0:
         return 0
-    if not inside.any() or times[inside][0] > e.now - window_s + slack_s or times[-1] < e.now - slack_s:
+    inside = times >= e.now - window_s
+    if not inside.any() or _longest_gap_s(times[inside], e.now - window_s, e.now) > slack_s:
         return None
     return int(copies[inside].max())
+
+
+def _longest_gap_s(times: NDArray[np.float64], start: float, end: float) -> float:
+    """Between two neighbouring samples, the start and the end counting as samples."""
+    edges: list[float] = [start, *times.tolist(), end]
+    return max(after - before for before, after in pairwise(edges))
 
 
 def held(e: Evidence) -> tuple[int, Reason]:
@@ -127,8 +137,7 @@ def asleep(e: Evidence) -> Reason | None:
     if e.current == 0 and _last_request_s_ago(e, min(max(2 * e.limits.interval_s, e.limits.stale_s), idle_s)) is None:
         return Reason("asleep", "no request, 0 copies by policy")
     times = e.demand[0]
-    edges = [e.now - idle_s, *times[times > e.now - idle_s], e.now]
-    is_known = max(after - before for before, after in pairwise(edges)) <= e.limits.stale_s
+    is_known = _longest_gap_s(times[times > e.now - idle_s], e.now - idle_s, e.now) <= e.limits.stale_s
     if e.current > 0 and is_known and _last_request_s_ago(e, idle_s) is None:
         return Reason("idle", f"no request for {idle_s:g} s -> 0 copies")
     return None

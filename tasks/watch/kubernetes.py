@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from tasks.config import Config, ConfigError, KubernetesSection
+from tasks.config import Config, ConfigError
 from tasks.fleets.kubernetes import connect_api
 from tasks.fleets.kubernetes.api import Api
 from tasks.fleets.kubernetes.call import Json
@@ -20,6 +20,7 @@ from tasks.fleets.kubernetes.pods import (
     name_of,
     pool_of,
 )
+from tasks.sections import KubernetesSection
 from tasks.watch.changes import Rescale, Seen, Snapshot
 from tasks.watch.mirror import Mirror
 from tasks.watch.unserved import from_prometheus

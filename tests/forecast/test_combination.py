@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.forecast.backtest import COMBINED, backtest, best_by_model
+from tasks.forecast.backtest import COMBINED, backtest, best_by_model, overall
 from tasks.forecast.calibrate import conformal_quantile
 from tasks.forecast.forecasters import FORECASTERS, Past
 from tasks.forecast.history import History, Matrix, coarsen, rolling_peak
@@ -134,7 +134,7 @@ def test_whatever_the_history_the_forecast_is_sane(demand: list[float], ahead: i
 def test_the_backtest_scores_every_forecaster_and_names_the_best() -> None:
     day = np.where(np.arange(DAY) < DAY // 2, 10.0, 50.0)
     history = History(matrix(np.tile(day, 6), np.full(6 * DAY, np.nan)), STEP_S, np.zeros(2))
-    scores = backtest(history, ("daily", "silent"), ahead=6)
+    scores = overall(backtest(history, ("daily", "silent"), ahead=6))
     assert set(scores["model"]) == {"daily"}
     # six days know nothing of a week
     assert set(scores["forecaster"]) == {COMBINED, *FORECASTERS} - {"weekly profile"}

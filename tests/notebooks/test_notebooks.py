@@ -1,48 +1,22 @@
-"""Every notebook is free of output in git, and runs on its recorded data as it runs on a live fleet."""
+"""Every notebook is free of output in git, and runs on its recorded data."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import nbformat
+import pandas as pd
 import pytest
-from nbclient import NotebookClient
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
+from infra.load.trace import read_trace
+from tasks.config import read_config
+from tests.notebooks.executing import FOLDER, Results, execute, read, shown, warnings
+
 RECORDED = FOLDER / "data"
-LIVE = ("LOAD_REPORT", "PREFECT_API_URL", "PROMETHEUS_URL", "PLACEMENT_CONFIG", "DEMAND_TRACE", "HORIZON_S")
-"""What points a notebook at something else than its recorded data."""
-
-Results = Mapping[str, Any]
 
 
-def run(name: str, **environment: str) -> tuple[nbformat.NotebookNode, Results]:
-    """The executed notebook, and its ``results`` as its last cell left them."""
-    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell("print(results.to_json())"))
-    kernel = {key: value for key, value in os.environ.items() if key not in LIVE} | environment
-    client = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
-    client.execute(env=kernel)
-    return notebook, json.loads(notebook.cells[-1].outputs[0].text)
-
-
-def outputs(notebook: nbformat.NotebookNode, kind: str) -> list[str]:
-    """What the cells showed in this form (a MIME type), in their order."""
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return ["".join(output.data[kind]) for output in shown if "data" in output and kind in output.data]
-
-
-def warnings(notebook: nbformat.NotebookNode) -> list[str]:
-    """What went to the cells' stderr: a reader would see it, in red."""
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return [output.text for output in shown if output.output_type == "stream" and output.name == "stderr"]
-
-
-def load_and_decisions(results: Results) -> None:
+def load_and_decisions(notebook: nbformat.NotebookNode, results: Results) -> None:
     report = json.loads((RECORDED / "run" / "report.json").read_text())
     artifacts = json.loads((RECORDED / "run" / "artifacts.json").read_text())
     steps = [step for one in artifacts if one["key"] == "reconcile-steps" for step in json.loads(one["data"])]
@@ -52,10 +26,34 @@ def load_and_decisions(results: Results) -> None:
     assert results["ticks"] == len({one["run"] for one in artifacts}) > 0
     assert results["loads and unloads"] == kinds.count("load") + kinds.count("unload") > 0
     assert 0 < results["copies at most"] < results["copies at most, every model in every replica"]
+    assert "## Placement" in shown(notebook, "text/markdown")[-1]
 
 
-CHECKS: Mapping[str, tuple[int, Callable[[Results], None]]] = {
+def demand_and_forecasts(notebook: nbformat.NotebookNode, results: Results) -> None:
+    trace = read_trace(RECORDED / "demand" / "servegen_12_clients_10min_10d.parquet")
+    assert results["models"] == trace["model"].nunique() == 12
+    # 96 origins of 12 models, less what came at zero
+    assert 900 < results["forecasts scored"] < 12 * 96
+    assert results["loss relative to the last value, mean"] < 1
+    assert results["share not above the 0.9 quantile"] == pytest.approx(0.9, abs=0.03)
+
+
+def capacity(notebook: nbformat.NotebookNode, results: Results) -> None:
+    measured = pd.read_parquet(RECORDED / "capacity" / "traffic.parquet")
+    models = read_config(FOLDER.parent / "infra" / "local" / "placement.yaml").domain_models()
+    footprints = [need.footprint_bytes for model in models for need in [*model.need_by_gpu_type.values()][:1]]
+    assert results["models measured under load"] == measured["model"].nunique() == 4
+    assert results["windows"] == len(measured)
+    assert results["measured / predicted queue time below 80 % load, median"] == pytest.approx(1, abs=0.2)
+    assert results["copies that the peaks need"] >= len(footprints)
+    assert results["their memory, MB"] >= sum(footprints) / 1e6
+    assert results["every model in every replica, MB"] > results["their memory, MB"]
+
+
+CHECKS: Mapping[str, tuple[int, Callable[[nbformat.NotebookNode, Results], None]]] = {
     "01_load_and_decisions": (3, load_and_decisions),
+    "02_demand_and_forecasts": (4, demand_and_forecasts),
+    "03_capacity": (3, capacity),
 }
 """By notebook: the pictures that it draws, and what its results must be on the recorded data."""
 
@@ -66,7 +64,7 @@ def test_every_notebook_is_checked_here() -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_notebook_is_free_of_output(name: str) -> None:
-    code = [c for c in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells if c.cell_type == "code"]
+    code = [cell for cell in read(name).cells if cell.cell_type == "code"]
     assert code
     assert [cell.source[:60] for cell in code if cell.outputs or cell.execution_count is not None] == []
 
@@ -74,10 +72,18 @@ def test_notebook_is_free_of_output(name: str) -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_notebook_runs_on_its_recorded_data(name: str) -> None:
     pictures, check = CHECKS[name]
-    notebook, results = run(name)
-    assert len(outputs(notebook, "image/png")) == pictures
+    notebook, results = execute(name)
+    assert len(shown(notebook, "image/png")) == pictures
     assert warnings(notebook) == []
-    check(results)
+    check(notebook, results)
+
+
+def test_forecasts_of_another_trace() -> None:
+    trace = "infra/load/traces/azure_llm2024_1min_6h.parquet"
+    notebook, results = execute("02_demand_and_forecasts", DEMAND_TRACE=trace, HORIZON_S="600")
+    assert (results["models"], results["forecasts scored"]) == (2, 2 * 96)
+    assert "2 models, 360 bins of 60 s" in shown(notebook, "text/markdown")[0]
+    assert warnings(notebook) == []
 
 
 def test_recorded_data_is_small_and_names_no_place_of_a_machine() -> None:

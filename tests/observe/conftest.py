@@ -15,11 +15,12 @@ def counter(per_s: float, times: range, start: float = 0.0) -> dict[float, float
 
 
 def traffic(model: str, where: str, per_s: float, times: range) -> Samples:
-    """Each request waits 3 ms and is executed 1 + 20 + 2 ms; every tenth fails."""
+    """Each request waits 3 ms and is executed 1 + 20 + 2 ms, two at a time; every tenth fails."""
     labels = f'model="{model}",replica="{where}",pool="small",version="1"'
     per_request_us = {"queue": 3000, "compute_input": 1000, "compute_infer": 20_000, "compute_output": 2000}
     return {
         f"nv_inference_request_success{{{labels}}}": counter(0.9 * per_s, times),
+        f"nv_inference_exec_count{{{labels}}}": counter(0.45 * per_s, times),
         f'nv_inference_request_failure{{{labels},reason="OTHER"}}': counter(0.1 * per_s, times),
         f'nv_inference_request_failure{{{labels},reason="REJECTED"}}': counter(0.0, times),
         **{
@@ -39,7 +40,12 @@ SAMPLES: Samples = {
     # more failed than served, of late; and a copy whose clients gave up
     'nv_inference_request_failure{model="bad",replica="small-0",reason="BACKEND"}': counter(1, range(560, 601, 5)),
     'nv_inference_request_failure{model="hasty",replica="small-0",reason="CANCELED"}': counter(1, range(560, 601, 5)),
-    'triton_placement_copies_wanted{model="echo"}': dict.fromkeys((T0 + t for t in range(540, 601, 5)), 3.0),
+    'triton_placement_copies_needed{model="echo"}': dict.fromkeys((T0 + t for t in range(540, 601, 5)), 3.0),
+    'triton_placement_service_ms{model="echo",gpu_type="small"}': {T0 + 600: 23.0},
+    'triton_placement_service_spread_ms{model="echo",gpu_type="small"}': {T0 + 600: 1.5},
+    'triton_placement_service_windows{model="echo",gpu_type="small"}': {T0 + 600: 7.0},
+    # half of it got lost
+    'triton_placement_service_ms{model="other",gpu_type="small"}': {T0 + 600: 9.0},
     'triton_placement_load_failures{model="slow",replica="small-1"}': {T0 + 600: 2.0},
     'triton_placement_load_failed_timestamp_seconds{model="slow",replica="small-1"}': {T0 + 600: T0 + 580},
     'triton_placement_load_failures{model="echo",replica="small-1"}': {T0 + 600: 0.0},

@@ -84,11 +84,11 @@ def test_a_demand_query_is_answered_only_where_samples_cover_its_window(query: s
 
 @pytest.mark.servers
 def test_traffic_is_one_row_a_copy(url: str) -> None:
-    """10 requests a second, 9 served and 1 failed; 3 ms queued and 1 + 20 + 2 ms executed."""
+    """10 requests a second, 9 served and 1 failed; 3 ms queued and 1 + 20 + 2 ms executed, by two of them at a time."""
     series = read_series(url, config(), MODELS, T0 + 600)
     assert series.traffic[["model", "replica"]].to_numpy().tolist() == [["echo", "small-0"], ["other", "small-1"]]
     busy, idle = series.traffic[["served_rps", "failed_rps", "queue_ms", "service_ms"]].to_numpy(dtype=float)
-    np.testing.assert_allclose(busy, [9.0, 1.0, 3.0, 23.0])
+    np.testing.assert_allclose(busy, [9.0, 1.0, 3.0, 11.5])
     np.testing.assert_allclose(idle, [0.0, 0.0, np.nan, np.nan])
     assert series.age_s_by_source["traffic:small-0"] == 0.0
     assert series.age_s_by_source["traffic:small-1"] == 10.0
@@ -99,6 +99,7 @@ def test_what_past_ticks_left_is_read_back(url: str) -> None:
     series = read_series(url, config(), MODELS, T0 + 600)
     # every interval / 2 = 15 s of the last 120 s; nothing before 540
     assert series.wanted.to_numpy().tolist() == [[T0 + t, "echo", 3.0] for t in (540, 555, 570, 585, 600)]
+    assert series.learned.to_numpy().tolist() == [["echo", "small", 23.0, 1.5, 7.0]]
     assert series.load_failures == (LoadFailure("slow", "small-1", 2, T0 + 580),)
 
 

@@ -8,18 +8,15 @@ from collections.abc import Iterator, Sequence
 from tasks.decision import Placement, Sizing
 from tasks.world import Copy, CopyState, Limits, Observation, Pool, Replica, ReplicaState
 
-NOISE = 0.05
-"""A replica may be this share over its compute target before anything moves."""
 
-
-def broken(seen: Observation, sizings: Sequence[Sizing], limits: Limits, placed: Placement) -> list[str]:
+def broken(seen: Observation, sizings: Sequence[Sizing], placed: Placement) -> list[str]:
     """Every rule that the placement breaks, in words."""
     return [*_places(seen, placed), *_memory(seen, placed), *_counts(seen, sizings, placed), *_pools(seen, placed)]
 
 
 def _places(seen: Observation, placed: Placement) -> Iterator[str]:
     """One copy a model a replica; only where it may be; only in replicas that there are or that can be had."""
-    pools, models, replicas = seen.fleet.pool_by_name, seen.fleet.model_by_name, seen.fleet.replica_by_name
+    models, replicas = seen.fleet.model_by_name, seen.fleet.replica_by_name
     there = {(c.model, c.replica) for c in seen.fleet.copies if c.state in (CopyState.READY, CopyState.LOADING)}
     leaving = {name for name, _ in placed.leaving}
     held = {
@@ -41,17 +38,12 @@ def _places(seen: Observation, placed: Placement) -> Iterator[str]:
             yield f"{model} in {replica}, which is {replicas[replica].state}"
         if replica in held and (model, replica) not in there:
             yield f"{model} goes to {replica}, whose room nobody knows"
-        if (model, replica) not in there and _is_backing_off(seen, limits_interval_s(seen), model, replica):
+        if (model, replica) not in there and _is_backing_off(seen, model, replica):
             yield f"{model} goes to {replica}, where its load failed just now"
-    assert pools
 
 
-def limits_interval_s(seen: Observation) -> float:
-    """The random fleets are all ticked at the default interval."""
-    return Limits().interval_s
-
-
-def _is_backing_off(seen: Observation, interval_s: float, model: str, replica: str) -> bool:
+def _is_backing_off(seen: Observation, model: str, replica: str) -> bool:
+    interval_s = Limits().interval_s
     return any(
         (f.model, f.replica) == (model, replica) and seen.now < f.last_at + min(interval_s * 2**f.count, 600.0)
         for f in seen.load_failures
@@ -132,21 +124,3 @@ def _pools(seen: Observation, placed: Placement) -> Iterator[str]:
         pool_of = seen.fleet.pool_by_name[replicas[name].pool]
         if not pool_of.is_scaled_by_us or replicas[name].state is not ReplicaState.READY:
             yield f"{name} is to leave, and is {replicas[name].state}"
-
-
-def overloaded(seen: Observation, sizings: Sequence[Sizing], placed: Placement) -> dict[str, float]:
-    """Compute by replica, of those over the target by more than noise, with requests split evenly over the copies."""
-    count = Counter(a.model for a in placed.assignments)
-    sizing_by_model = {s.model: s for s in sizings}
-    used: dict[str, float] = defaultdict(float)
-    for a in placed.assignments:
-        pool, sizing = _pool(seen, a.replica), sizing_by_model[a.model]
-        assert pool is not None
-        need = seen.fleet.model_by_name[a.model].need_by_gpu_type[pool.gpu_type]
-        rate = (sizing.demand_rps or 0.0) / count[a.model]
-        used[a.replica] += rate * need.service_ms / 1000
-    return {
-        name: compute
-        for name, compute in used.items()
-        if (pool := _pool(seen, name)) and compute > pool.compute * (1 - pool.headroom) * (1 + NOISE) + 1e-6
-    }

@@ -87,7 +87,9 @@ def worlds(draw: st.DrawFn, calm: bool = False) -> World:
         for pool in at
         for n in range(draw(st.integers(0, 3)))
     )
-    keys = draw(st.sets(st.sampled_from([(m, r.name) for m in names for r in replicas]), max_size=12)) if replicas else ()
+    keys = (
+        draw(st.sets(st.sampled_from([(m, r.name) for m in names for r in replicas]), max_size=12)) if replicas else ()
+    )
     copies = []
     for m, r in sorted(keys):
         state = CopyState.READY if calm else draw(st.sampled_from(COPY_STATES))

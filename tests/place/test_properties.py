@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -15,21 +13,15 @@ from tests.place.fleets import World, applied, worlds
 
 TICKS = 8
 """To rest: a tick moves things, another one uses the memory that this freed, and each replica given up takes one."""
-ORDINARY = 500
-"""Cases of each of four properties in the ordinary run."""
-
-quick = settings(max_examples=ORDINARY, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-long = settings(max_examples=25_000, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+long = settings(max_examples=50_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def keeps_every_rule(world: World) -> None:
     seen, sizings = world
-    assert broken(seen, sizings, Limits(), place(seen, sizings, Limits())) == []
-
-
-def is_deterministic(world: World) -> None:
-    seen, sizings = world
-    assert place(seen, sizings, Limits()) == place(seen, sizings, Limits())
+    placed = place(seen, sizings, Limits())
+    assert broken(seen, sizings, placed) == []
+    assert placed == place(seen, sizings, Limits())
 
 
 def comes_to_rest(world: World) -> None:
@@ -37,7 +29,7 @@ def comes_to_rest(world: World) -> None:
     before: object = None
     for _ in range(TICKS):
         placed = place(seen, sizings, Limits())
-        assert broken(seen, sizings, Limits(), placed) == []
+        assert broken(seen, sizings, placed) == []
         if {(a.model, a.replica) for a in placed.assignments} == before and not placed.leaving:
             return
         before, seen = _named_as_applied(seen, placed), applied(seen, placed)
@@ -66,4 +58,20 @@ def test_keeps_every_rule(world: World) -> None:
 @quick
 @given(worlds())
 def test_comes_to_rest(world: World) -> None:
+    comes_to_rest(world)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(7200)
+@long
+@given(worlds())
+def test_keeps_every_rule_at_length(world: World) -> None:
+    keeps_every_rule(world)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(7200)
+@long
+@given(worlds())
+def test_comes_to_rest_at_length(world: World) -> None:
     comes_to_rest(world)

@@ -37,6 +37,9 @@ KEPT = {
     "what is loaded again in an overfull replica makes nothing worse": but(
         RELOAD, copies=(*RELOAD.copies, "c small-0 loading", "b small-0")
     ),
+    "nor does what is loaded again beside somebody else's copy": but(
+        RELOAD, copies=(*RELOAD.copies, "zebra small-0 serving")
+    ),
     "a copy that nobody is sent to needs no drain": Case(("1 unload a small-0",), copies=("a small-0",)),
     "requests are sent to an unreachable replica no more": Case(
         ("1 unroute a small-0",), copies=("a small-0 unknown routed",), states={"small_0": "unreachable"}

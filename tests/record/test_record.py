@@ -87,8 +87,9 @@ def test_what_could_not_be_read_is_said_in_the_line_and_on_the_page() -> None:
 def test_page_tells_changes_holds_steps_and_the_unknown_forecast() -> None:
     page = summary(a_tick())
     assert "- **b 1 → 2 copies** — `demand`: 40.0 req/s / 18.0" in page
-    assert "| replica:small-1 | busy | c is loading |" in page
-    assert "| load b small-1 | demand |" in page
+    assert "- **replica:small-1** — `busy`: c is loading" in page
+    assert "| load b small-1 | demand | done | 1.50 |" in page
+    assert "- a: `demand`: 20.0 / 18.0 -> 2" in page, "what stays has its arithmetic too"
     assert "3 copies serve (every model in every replica: 6)" in page
     assert page.count("data:image/svg+xml;base64,") == 2
 
@@ -114,6 +115,7 @@ def test_metrics_of_a_tick() -> None:
     text = generate_latest(registry(a_tick())).decode()
     for line in (
         'triton_placement_copies_wanted{model="b"} 2.0',
+        'triton_placement_copies_needed{model="b"} 2.0',
         'triton_placement_copies_ready{model="a"} 2.0',
         'triton_placement_memory_used_bytes{pool="small",replica="small-0"} 3e+08',
         'triton_placement_steps{kind="load",result="done"} 1.0',

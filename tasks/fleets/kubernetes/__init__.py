@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 
-from tasks.config import Config, ConfigError, KubernetesSection
+from tasks.config import Config, ConfigError
 from tasks.decision import Tick
 from tasks.fleets import LiveFleet
 from tasks.fleets.kubernetes.api import Api, ApiError
@@ -19,6 +19,7 @@ from tasks.fleets.kubernetes.lease import Lease
 from tasks.fleets.kubernetes.picture import Picture
 from tasks.fleets.kubernetes.routing import Routing
 from tasks.fleets.kubernetes.scaling import Scaling
+from tasks.sections import KubernetesSection
 from tasks.world import Model, Pool, Replica
 
 log = logging.getLogger(__name__)

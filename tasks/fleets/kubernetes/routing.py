@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tasks.config import GatewaySection, KubernetesSection
 from tasks.fleets.kubernetes.api import MANAGER, STRATEGIC, Api, ApiError
 from tasks.fleets.kubernetes.call import APPLY, Call, Json
 from tasks.fleets.kubernetes.names import (
@@ -28,6 +27,7 @@ from tasks.fleets.kubernetes.pods import (
     labelled_models,
     name_of,
 )
+from tasks.sections import GatewaySection, KubernetesSection
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ class Routing:
         self._wait(model, pod_name, is_there=True)
 
     def unroute(self, model: str, pod_name: str) -> None:
-        """Take the label off, wait until the endpoint is gone and that is known; an emptied pod's gate closes."""
+        """Take the label off, wait until the endpoint is gone and that is known. The gate stays open: the copy is still
+        to be drained, and a pod that is not ready would be the first to go when the count goes down."""
         key, _ = model_label(model)
         pod = self._picture.pod(pod_name)
         if pod is None:
@@ -78,8 +79,6 @@ class Routing:
         try:
             self.mark(pod_name, {key: None}, {DELETION_COST: str(len(left))})
             self._wait(model, pod_name, is_there=False)
-            if not left:
-                self.set_gate(pod_name, is_carrying=False)
         except ApiError as error:
             if error.status != 404:
                 raise

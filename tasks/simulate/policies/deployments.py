@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.simulate.demand import Floats
 from tasks.simulate.fleet import SimulatedFleet
-from tasks.simulate.scenario import Scenario
+from tasks.simulate.scenario import Scenario, fits
 from tasks.simulate.tables import LEAVING, LOADED, Ints
 from tasks.size.queueing import Station
 from tasks.world import Need, Pool
@@ -77,7 +77,7 @@ def cheapest_pool(scenario: Scenario, model: int, is_shared: bool) -> int:
     what, rate = scenario.models[model], usual_rps(scenario)[model]
     costs = []
     for p, pool in enumerate(scenario.pools):
-        if not what.may_live_in(pool):
+        if not (what.may_live_in(pool) and fits(what, pool)):
             continue
         need = what.need_by_gpu_type[pool.gpu_type]
         copies = max(1.0, rate / capacity_rps(scenario, model, pool))

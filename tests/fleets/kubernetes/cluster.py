@@ -134,6 +134,13 @@ def deployment(name: str, pool: str, replicas: int) -> Json:
     }
 
 
+def hpa(cluster: Cluster, at_least: int, pool: str = "small", at_most: int = 5) -> None:
+    """One whose lower bound is all that it goes by: no metrics server is there."""
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"triton-{pool}"}
+    spec = {"scaleTargetRef": target, "minReplicas": at_least, "maxReplicas": at_most}
+    cluster.create("autoscaling/v1", "horizontalpodautoscalers", {"metadata": {"name": pool}, "spec": spec})
+
+
 def eventually(is_so: Callable[[], bool], seconds: float = 15.0) -> None:
     """Wait until something is so; fail when it is not in time."""
     deadline = time.monotonic() + seconds

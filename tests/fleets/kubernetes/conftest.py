@@ -13,12 +13,25 @@ from tasks.fleets.kubernetes.call import Call
 from tests.fleets.kubernetes.cluster import Cluster
 from tests.fleets.kubernetes.control_plane import ControlPlane, control_plane, missing
 from tests.fleets.kubernetes.kubelet import NODES, create_node
+from tests.fleets.kubernetes.network import own_network
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+@pytest.fixture(scope="package")
+def pod_network() -> Iterator[str]:
+    """Everything of this package runs in a network where pods have addresses. Empty, or why it cannot."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(own_network())
+        except OSError as error:
+            yield f"pods cannot have addresses here ({error}): run as root, or the whole command under `unshare -rn`"
+        else:
+            yield ""
+
+
+@pytest.fixture(scope="package")
+def plane(tmp_path_factory: pytest.TempPathFactory, pod_network: str) -> Iterator[ControlPlane]:
     if (why := missing()) is not None:
         pytest.skip(why)
     with control_plane(tmp_path_factory.mktemp("control-plane")) as running:

@@ -74,6 +74,8 @@ def test_an_unroute_returns_once_the_endpoint_is_gone(cluster: Cluster, pods: li
     assert endpoints(cluster, "model-echo") == {pods[1]}
     assert condition(cluster.pods()[pods[0]], "triton-placement/carrying") == "True"  # it has other still
     fleet.unroute("other", pods[0])
+    assert condition(cluster.pods()[pods[0]], "triton-placement/carrying") == "True"  # it may be drained still
+    fleet.declare(cluster.config("small").domain_models())
     assert condition(cluster.pods()[pods[0]], "triton-placement/carrying") == "False"
     assert fleet.routes() == {"echo": frozenset({pods[1]})}
     fleet.unroute("other", pods[0])  # again: nothing happens

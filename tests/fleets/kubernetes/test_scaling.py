@@ -9,7 +9,7 @@ import pytest
 from tasks.fleets import FleetUnreadableError
 from tasks.fleets.kubernetes.api import ApiError
 from tasks.world import ReplicaState
-from tests.fleets.kubernetes.cluster import Cluster, eventually
+from tests.fleets.kubernetes.cluster import Cluster, eventually, hpa
 from tests.fleets.kubernetes.kubelet import Kubelet
 
 pytestmark = pytest.mark.kubernetes
@@ -102,12 +102,6 @@ def test_an_emptied_pod_that_is_used_again_leaves_no_more(cluster: Cluster) -> N
 
 
 # --- pools that an HPA owns
-
-
-def hpa(cluster: Cluster, at_least: int) -> None:
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "triton-small"}
-    spec = {"scaleTargetRef": target, "minReplicas": at_least, "maxReplicas": 5}
-    cluster.create("autoscaling/v1", "horizontalpodautoscalers", {"metadata": {"name": "small"}, "spec": spec})
 
 
 def test_a_pool_that_an_hpa_targets_is_not_scaled(cluster: Cluster) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from tasks.watch.changes import LOST, READY, SCALED, UNSERVED, Change
+from tasks.watch.tell import events
 from tests.infra.chart.rendering import CHART, NAMES, release, values
 
 
@@ -32,6 +35,22 @@ def test_the_hook_registers_the_pool_and_the_schedule_of_the_limits() -> None:
     assert environment("gpu-objectstore", "demo-register")["INTERVAL_S"] == "20"
     assert environment("gpu-objectstore", "demo-register")["WORK_POOL"] == "triton"
     assert environment("kind-cpu", "demo-register")["INTERVAL_S"] == "30"
+
+
+def test_what_the_hook_registers_is_what_the_listener_tells() -> None:
+    """The deployment that it names is in prefect.yaml, without a schedule of its own; its trigger waits for these."""
+    (deployment,) = (
+        d for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"] if d["name"] == "kubernetes"
+    )
+    assert deployment["schedules"] == []
+    (trigger,) = deployment["triggers"]
+    assert set(trigger["expect"]) == {READY, LOST, SCALED, UNSERVED}
+    (event,) = events([Change(READY, "triton-small-0", "ready for a load", "small")], "kubernetes")
+    told = event["resource"]
+    assert all(
+        told[key] == value or (value == "triton.*" and told[key].startswith("triton."))
+        for key, value in trigger["match"].items()
+    )
 
 
 def test_the_secret_comes_as_a_file_and_credentials_as_their_own() -> None:

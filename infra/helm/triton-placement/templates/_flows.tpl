@@ -28,6 +28,8 @@ env:
   - {name: PREFECT_HOME, value: /tmp/prefect}
   - {name: HOME, value: /tmp}
   - {name: DO_NOT_TRACK, value: "1"}
+  # A change in the cluster starts a tick at once, so the worker asks for runs more often than every 10 s.
+  - {name: PREFECT_WORKER_QUERY_SECONDS, value: "2"}
   - {name: WORK_POOL, value: {{ .root.Values.prefect.workPool | quote }}}
   - {name: INTERVAL_S, value: {{ (.root.Values.placement.limits | default dict).interval_s | default 30 | int | quote }}}
   - {name: TRITON_CONTROL_SECRET_FILE, value: /etc/triton-control/control}

@@ -1,0 +1,214 @@
+"""The tick as it is scheduled: on a Prefect server, through a worker, with runs that overlap, die and are refused."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from infra.local.demo import await_placement
+from infra.local.prefect import is_healthy
+from infra.local.ticks import COALESCED, EndedTick, Ticks
+from tasks.clients.triton import Triton
+from tasks.fleets.supervisor import Supervisor
+from tests.flows.ticking import configure
+from tests.local_fleet import RunningFleet, pid_of, running_fleet, wait_until
+
+pytestmark = pytest.mark.servers
+
+MODEL = {"footprint": "80MB", "service_ms": 10, "queue_ms": 100, "load_s": 10}
+CONFIG: Mapping[str, Any] = {
+    "pools": {"small": {"memory": "700MB", "max_replicas": 2, "start_s": 3}},
+    "models": {
+        "vad": MODEL,
+        "filetype": {**MODEL, "min_copies": 0, "idle_s": 200},
+        "ocr_cls": {**MODEL, "min_copies": 0, "idle_s": 200},
+    },
+    "limits": {"interval_s": 30, "stale_s": 45, "stabilisation_s": 60, "act_s": 60},
+    "metrics": {"window_s": 20, "step_s": 5, "history_s": 300},
+}
+LOAD_S = 8.0
+"""How long a model that is made slow takes to load: enough to break in."""
+SCENARIO = """
+name: short
+phases:
+  - {name: quiet, duration_s: 6, rates: {vad: 5}}
+  - {name: a replica is killed, duration_s: 20, marks: {kill: small-0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """With Prefect; the schedule is paused, and nothing listens: a test asks for its ticks itself."""
+    with running_fleet(tmp_path_factory.mktemp("schedule"), CONFIG, has_prefect=True) as fleet:
+        Supervisor(fleet.live.state.supervisor_socket).stop("listener")
+        deployment = call(fleet, "GET", "deployments/name/reconcile/local")
+        call(fleet, "PATCH", f"deployments/{deployment['id']}", {"paused": True})
+        await_placement(fleet.live, Ticks(fleet.live.state, time.time()), print)
+        yield fleet
+
+
+@pytest.fixture
+def ticks(fleet: RunningFleet) -> Ticks:
+    """Those of this test."""
+    return Ticks(fleet.live.state, time.time())
+
+
+def call(fleet: RunningFleet, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    answer = requests.request(method, f"{fleet.live.state.url('prefect')}/api/{path}", json=body, timeout=10)
+    answer.raise_for_status()
+    return answer.json() if answer.content else None
+
+
+def run_of(fleet: RunningFleet, run_id: str) -> Any:
+    return call(fleet, "GET", f"flow_runs/{run_id}")
+
+
+def ended(ticks: Ticks, run_ids: list[str], timeout_s: float) -> dict[str, EndedTick]:
+    """By id, once all of them have ended."""
+    found: dict[str, EndedTick] = {}
+
+    def all_ended() -> bool:
+        found.update({tick.id: tick for tick in ticks.new()})
+        return set(run_ids) <= set(found)
+
+    wait_until(all_ended, f"{len(run_ids)} runs ended", timeout_s)
+    return found
+
+
+def is_acting(fleet: RunningFleet) -> bool:
+    """Somebody holds the fleet's lock."""
+    with (fleet.live.state.folder / "act.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def state_in_triton(fleet: RunningFleet, model: str) -> str:
+    with Triton(fleet.replica("small-0"), secret="") as triton:
+        return triton.index()[model].state
+
+
+def slow_down(fleet: RunningFleet, model: str) -> None:
+    """Its next loads take ``LOAD_S``."""
+    code = fleet.live.state.folder / "repository" / model / "1" / "model.py"
+    code.chmod(0o644)
+    code.write_text(code.read_text() + f"\n\ntime.sleep({LOAD_S})\n")
+
+
+def begin_slow_load(fleet: RunningFleet, ticks: Ticks, model: str) -> str:
+    """The id of a run that is in the middle of acting: its load is under way."""
+    slow_down(fleet, model)
+    configure(fleet, {model: {"min_copies": 1}})
+    run_id = ticks.ask()
+    wait_until(lambda: state_in_triton(fleet, model) == "LOADING", f"{model} loading", 30)
+    return run_id
+
+
+def loads(fleet: RunningFleet, model: str) -> int:
+    """How often Triton was told to load the model since it started."""
+    log = (fleet.live.state.folder / "logs" / "small-0.log").read_text()
+    return len(re.findall(rf"\bloading: {model}:", log))
+
+
+def summary_artifact(fleet: RunningFleet) -> Any:
+    return call(fleet, "GET", "artifacts/reconcile-summary/latest")
+
+
+def test_runs_that_overlap_act_one_after_the_other_and_at_most_one_waits(fleet: RunningFleet, ticks: Ticks) -> None:
+    first = begin_slow_load(fleet, ticks, "filetype")
+    later = [ticks.ask() for _ in range(3)]
+    found = ended(ticks, [first, *later], 60)
+    assert found[first].state == "Completed", found[first]
+    assert sorted(found[run].state for run in later) == [COALESCED, COALESCED, "Completed"]
+    second = next(run for run in later if found[run].state == "Completed")
+    assert run_of(fleet, first)["end_time"] <= run_of(fleet, second)["start_time"]
+    assert loads(fleet, "filetype") == 1
+    assert fleet.ask("filetype").ok
+
+
+def test_a_run_killed_while_it_acts_blocks_nothing_and_is_not_repeated(fleet: RunningFleet, ticks: Ticks) -> None:
+    killed = begin_slow_load(fleet, ticks, "ocr_cls")
+    os.kill(int(run_of(fleet, killed)["infrastructure_pid"]), signal.SIGKILL)
+    wait_until(lambda: not is_acting(fleet), "the lock is free")
+    next_run = ticks.ask()
+    found = ended(ticks, [killed, next_run], 60)
+    assert found[killed].state == "Crashed"
+    assert found[next_run].state == "Completed", found[next_run]
+    assert loads(fleet, "ocr_cls") == 1, "what Triton went on with was waited for, not asked for again"
+    assert fleet.ask("ocr_cls").ok
+
+
+def test_an_invalid_configuration_is_refused_and_says_where(fleet: RunningFleet, ticks: Ticks) -> None:
+    good = fleet.config_path.read_text()
+    fleet.config_path.write_text(good.replace("limits:", "limits:\n  bugdet: 3"))
+    try:
+        refused = ticks.ask()
+        found = ended(ticks, [refused], 40)
+    finally:
+        fleet.config_path.write_text(good)
+    assert found[refused].state == "Failed"
+    page = summary_artifact(fleet)["data"]
+    assert "limits.bugdet" in page
+    assert "allowed: interval_s, budget" in page
+    assert fleet.ask("vad").ok, "the fleet is left as it is"
+    again = ticks.ask()
+    assert ended(ticks, [again], 40)[again].state == "Completed"
+
+
+def test_the_prefect_server_restarts_in_the_middle_of_a_tick(fleet: RunningFleet, ticks: Ticks) -> None:
+    configure(fleet, {"filetype": {"min_copies": 2}})
+    run = ticks.ask()
+    wait_until(lambda: is_acting(fleet), "acting", 30)
+    os.kill(pid_of(fleet, "prefect-server"), signal.SIGKILL)
+    wait_until(lambda: is_healthy(fleet.live.state), "the server is back", 60)
+    assert ended(ticks, [run], 90)[run].state == "Completed"
+    after = ticks.ask()
+    assert ended(ticks, [after], 60)[after].state == "Completed"
+
+
+def test_a_worker_that_dies_with_its_run_blocks_the_schedule_for_at_most_two_minutes(
+    fleet: RunningFleet, ticks: Ticks
+) -> None:
+    lost = ticks.ask()
+    wait_until(lambda: is_acting(fleet), "acting", 30)
+    for pid in (pid_of(fleet, "prefect-worker"), int(run_of(fleet, lost)["infrastructure_pid"])):
+        os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    next_run = ticks.ask()
+    found = ended(ticks, [next_run], 130)
+    print(f"{time.monotonic() - began:.0f} s from the death to the end of the next tick")
+    assert found[next_run].state == "Completed", found[next_run]
+    wait_until(lambda: run_of(fleet, lost)["state_name"] == "Crashed", "the lost run is called crashed", 60)
+
+
+def test_the_demo_runs_on_the_fleet_that_is_up_and_tells_what_became_of_it(fleet: RunningFleet, tmp_path: Path) -> None:
+    scenario = tmp_path / "short.yaml"
+    scenario.write_text(SCENARIO)
+    command = [
+        sys.executable,
+        "-m",
+        "infra.local.demo",
+        "--config",
+        str(fleet.config_path),
+        "--scenario",
+        str(scenario),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    for words in ("killed small-0 with SIGKILL", "every model in every replica", "reconcile-summary", "make down"):
+        assert words in done.stdout
+    assert (fleet.live.state.folder / "load" / "requests.parquet").exists()
