@@ -1,7 +1,7 @@
 """A lower bound of the fleet's cost, and with it what memory and compute are worth in each pool.
 
-Lagrangian relaxation: the replicas' limits become prices of memory and of compute, two a pool; each model then buys what
-is cheapest for it alone, and each pool opens the count of replicas that pays. Whatever the prices, that costs no more
+Lagrangian relaxation: the replicas' limits become prices of memory and of compute, two a pool; each model then buys
+what is cheapest for it alone, and each pool opens the count of replicas that pays. Whatever the prices, that costs no more
 than any placement (weak duality; Geoffrion, *Lagrangean relaxation for integer programming*, 1974). The best prices are
 sought by the volume algorithm (Barahona and Anbil, *Mathematical Programming* 87, 2000), whose average of the models'
 purchases is nearly an optimal fractional placement.
@@ -133,6 +133,6 @@ def _buy(m: Market, memory: Floats, compute: Floats) -> tuple[Ints, float, Float
     gain = m.cost - memory - compute
     opened = np.where(gain >= 0, m.fewest, m.most)
     value = float(paid[rows, choice].sum() + (opened * gain).sum())
-    over_memory: Floats = np.bincount(choice, m.taken[rows, choice], pools) - opened
-    over_compute: Floats = np.bincount(choice, m.load[rows, choice], pools) - opened
-    return choice, value, over_memory, over_compute
+    memory_wanted: Floats = np.bincount(choice, m.taken[rows, choice], pools).astype(np.float64)
+    compute_wanted: Floats = np.bincount(choice, m.load[rows, choice], pools).astype(np.float64)
+    return choice, value, memory_wanted - opened, compute_wanted - opened

@@ -52,7 +52,8 @@ def best_of(table: Table, model: int, fine: Ints) -> int | None:
 
 
 def _least(fine: Ints, badness: Ints | Flags) -> Ints:
-    return fine[badness == badness.min()]
+    least: Ints = fine[badness == badness.min()]
+    return least
 
 
 def crowd(group: Ints, held: list[int], replicas: Ints) -> Ints:

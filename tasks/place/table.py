@@ -57,12 +57,10 @@ class Table:
         take."""
         wants = self.problem.wants
         demand = wants.demand_rps[model]
+        rate: Floats | float = float(demand) / self.divisor(model, extra)
         if np.isnan(demand):
-            capacity = wants.capacity_rps[model]
-            share: Floats = np.where(np.isfinite(capacity), capacity, 0.0) * wants.device_s[model]
-            return share
-        share = demand / self.divisor(model, extra) * wants.device_s[model]
-        return share
+            rate = np.where(np.isfinite(wants.capacity_rps[model]), wants.capacity_rps[model], 0.0)
+        return np.asarray(rate * wants.device_s[model], dtype=np.float64)
 
     def compute_in(self, model: int, replicas: Ints | list[int], extra: int = 0) -> Floats:
         """(len(replicas),) the same, by replica: at most all that a replica has."""
@@ -166,4 +164,7 @@ class Table:
         busy = spots.room_compute[replicas] - self.free_compute[replicas]
         compute = self.compute_in(model, replicas)
         share = np.maximum(spots.compute[replicas], 1e-9)
-        return np.maximum((used + footprint) / np.maximum(spots.memory_bytes[replicas], 1.0), (busy + compute) / share)
+        full: Floats = np.maximum(
+            (used + footprint) / np.maximum(spots.memory_bytes[replicas], 1.0), (busy + compute) / share
+        )
+        return full
