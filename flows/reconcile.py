@@ -22,9 +22,10 @@ from tasks.size import size
 from tasks.turn import turn
 
 
-def explain(*run: Any, **_: Any) -> None:
-    """A tick that fails leaves its reason where the others leave their summary."""
-    record_refusal(run[-1].message or "no message")
+def explain(flow: Any, flow_run: Any, state: Any) -> None:  # noqa: ARG001
+    """A tick that fails leaves its reason where the others leave their summary. Prefect gives the three in order when a
+    run fails, and by name when its process died."""
+    record_refusal(state.message or "no message")
 
 
 @flow(name="reconcile", on_failure=[explain], on_crashed=[explain])

@@ -14,7 +14,7 @@ def test_local_configuration_becomes_models_and_pools() -> None:
     assert sum(pool.max_replicas for pool in config.domain_pools()) == 6
     vgg19 = {model.name: model for model in config.domain_models()}["vgg19"]
     assert vgg19.min_copies == 0
-    assert vgg19.pools == {"large"}
+    assert vgg19.pools == frozenset({"large"})
     assert vgg19.need_by_gpu_type["large"].footprint_bytes == 620_000_000
 
 

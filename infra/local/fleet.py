@@ -210,12 +210,18 @@ def _start_prefect(state: State, supervisor: Supervisor, config_path: Path, say:
     if not prefect.is_healthy(state):
         say("waiting for the Prefect server")
         _require(lambda: prefect.is_healthy(state), state, "prefect-server", PREFECT_START_S)
+    if not _is_up(supervisor, "prefect-worker"):
+        prefect.forget_late_runs(state)
     supervisor.start("prefect-worker")
     prefect.register_automation(state)
     _require(lambda: prefect.has_pool(state), state, "prefect-worker", PREFECT_START_S)
     prefect.deploy(state, config_path, say)
     supervisor.start("listener")
     say(f"prefect      {state.url('prefect')}")
+
+
+def _is_up(supervisor: Supervisor, program: str) -> bool:
+    return bool(supervisor.programs()[program]["statename"] == "RUNNING")
 
 
 def _require(is_up: Callable[[], bool], state: State, program: str, timeout_s: float = START_S) -> None:

@@ -6,14 +6,15 @@ Prefect itself is not imported here: that would cost every `up` a second.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import requests
+import yaml
 
 from infra.local.checks import ROOT
 from infra.local.programs import BIN
@@ -84,7 +85,8 @@ def register_automation(state: State) -> None:
                 "posture": "Proactive",
                 "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
                 "for_each": ["prefect.resource.id"],
-                "after": ["prefect.flow-run.heartbeat"],
+                # its start counts too: a run may die before its first heartbeat
+                "after": ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
                 "expect": ["prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in ENDED)],
                 "threshold": 1,
                 "within": DEAD_AFTER_S,
@@ -100,39 +102,61 @@ def register_automation(state: State) -> None:
     )
 
 
+def forget_late_runs(state: State) -> None:
+    """Delete the runs that were due while the fleet was down: a hundred after an hour. A tick looks at the fleet as it
+    is now, so one is enough; all of them at once lock the server's database for minutes."""
+    api = f"{state.url('prefect')}/api"
+    due = {
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+        "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
+    }
+    for run in _post(f"{api}/flow_runs/filter", {"flow_runs": due, "limit": 200}):
+        requests.delete(f"{api}/flow_runs/{run['id']}", timeout=TIMEOUT_S)
+
+
 def deploy(state: State, config_path: Path, say: Callable[[str], None]) -> None:
-    """Register the deployment ``local`` of ``prefect.yaml``, its schedule and its trigger, with this configuration,
-    unless that was done already.
+    """Register those deployments of ``prefect.yaml`` that run in the local work pool, with their schedules and triggers
+    and with this configuration, unless that was done already.
 
     Raises:
         PrefectError: what ``prefect deploy`` said.
     """
-    definition = ROOT / "prefect.yaml"
-    if not definition.exists():
-        say("prefect.yaml is missing: nothing is scheduled")
-        return
-    parameters = json.dumps({"config": _relative(config_path)})
-    sources = (definition.read_bytes(), *(path.read_bytes() for path in sorted((ROOT / "flows").glob("*.py"))))
-    stamp = hashlib.sha256(b"\0".join((parameters.encode(), *sources))).hexdigest()
+    definition = _definition(config_path)
+    flows = (path.read_bytes() for path in sorted((ROOT / "flows").glob("*.py")))
+    stamp = hashlib.sha256(b"\0".join((definition.encode(), *flows))).hexdigest()
     stamp_file = state.folder / "prefect" / "deployed"
     deployed = f"{state.url('prefect')}/api/deployments/name/reconcile/local"
     is_same = stamp_file.exists() and stamp_file.read_text() == stamp
     if is_same and requests.get(deployed, timeout=TIMEOUT_S).ok:
         return
-    say("deploying the flow")
-    command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--name", "local", "--params", parameters]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | environment(state),
-        capture_output=True,
-        text=True,
-        timeout=DEPLOY_S,
-        check=False,
-    )
+    say("deploying the flows")
+    file = state.folder / "prefect" / "prefect.yaml"
+    file.write_text(definition)
+    command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    done = _run(command, state)
     if done.returncode:
         raise PrefectError(f"prefect deploy failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     stamp_file.write_text(stamp)
+
+
+def _definition(config_path: Path) -> str:
+    """``prefect.yaml`` as it is for this fleet."""
+    whole = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    own = [deployment for deployment in whole["deployments"] if deployment["work_pool"]["name"] == POOL]
+    for deployment in own:
+        deployment["parameters"]["config"] = _relative(config_path)
+    return yaml.safe_dump({**whole, "deployments": own}, sort_keys=False)
+
+
+def _run(command: list[str], state: State) -> subprocess.CompletedProcess[str]:
+    settings = os.environ | environment(state)
+    try:
+        return subprocess.run(
+            command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=DEPLOY_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        log = state.folder / "logs" / "prefect-server.log"
+        raise PrefectError(f"prefect deploy did not end within {DEPLOY_S:g} s; see {log}") from error
 
 
 def _relative(path: Path) -> str:

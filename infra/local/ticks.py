@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import requests
@@ -13,6 +15,8 @@ from infra.local.prefect import ENDED, TIMEOUT_S, PrefectError
 from tasks.fleets.state import State
 
 DEPLOYMENT = "reconcile/local"
+BUSY_PAUSES_S = (0.5, 1.0, 2.0)
+"""Its database takes one writer at a time: a server that is busy says 503, and wants to be asked again."""
 COALESCED = "Coalesced"
 """State of a run whose work another run did (``tasks.turn``)."""
 
@@ -72,10 +76,16 @@ class Ticks:
         return ended
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        try:
-            answer = requests.request(method, f"{self._api}/{path}", json=body, timeout=TIMEOUT_S)
-        except requests.RequestException as error:
-            raise PrefectError(f"the Prefect server does not answer on {self._api}: {type(error).__name__}") from error
+        for pause_s in (*BUSY_PAUSES_S, None):
+            try:
+                answer = requests.request(method, f"{self._api}/{path}", json=body, timeout=TIMEOUT_S)
+            except requests.RequestException as error:
+                raise PrefectError(
+                    f"the Prefect server does not answer on {self._api}: {type(error).__name__}"
+                ) from error
+            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE or pause_s is None:
+                break
+            time.sleep(pause_s)
         if not answer.ok:
             raise PrefectError(f"{self._api}/{path}: {answer.status_code} {answer.text[:500]}")
         return answer.json()

@@ -67,6 +67,7 @@ def summary(tick: Tick) -> str:
         f"# {when:%H:%M:%S} UTC · {_deeds(tick)}",
         f"{serving} copies serve (every model in every replica: {everywhere}) · replicas: {pools} · mode {tick.mode}",
         *_unknowns(tick),
+        *_failing(tick),
         "## What changes, and why\n" + _changes(tick),
         "## Placement\n![memory of each replica and the copies that fill it](" + data_uri(placement_svg(tick)) + ")",
         "## Demand against forecast\n![demand and forecast, a model each](" + data_uri(demand_svg(tick)) + ")",
@@ -81,6 +82,12 @@ def summary(tick: Tick) -> str:
 def _unknowns(tick: Tick) -> list[str]:
     rows = [f"- **{u.subject}**: {u.why}" for u in tick.observation.unknown]
     return ["## Unknown\n" + "\n".join(rows)] if rows else []
+
+
+def _failing(tick: Tick) -> list[str]:
+    failing = [copy for copy in tick.observation.fleet.copies if copy.is_failing]
+    rows = [f"- **{copy.model} in {copy.replica}**: {copy.detail}" for copy in failing]
+    return ["## Ready, but failing\n" + "\n".join(rows)] if rows else []
 
 
 def _changes(tick: Tick) -> str:
@@ -114,7 +121,7 @@ def _steps(tick: Tick) -> list[str]:
 
 def _models(tick: Tick) -> str:
     """Numbers, then the reasons of the models that do not change: those that do are told first."""
-    numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "copies", "wanted", "forecaster")
+    numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "copies", "wanted")
     rows = demand_rows(tick)
     stays = [f"- {s.model}: `{s.reason.code}`: {s.reason.text}" for s in tick.sizings if not is_changed(tick, s)]
     table = _table([{name: row[name] for name in numbers} for row in rows])

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tasks.world import Objective
 
@@ -50,6 +51,7 @@ class Station:
         decay = math.exp(-(self.full_rps - rate_rps) * wait_s / variability)
         return erlang_c(self.servers, rate_rps * self.service_s) * decay
 
+    @lru_cache(maxsize=65_536)  # noqa: B019  a station is a value, and most models' stay the same from tick to tick
     def capacity_rps(self, objective: Objective) -> float:
         """The largest load at which the objective is met."""
         allowed, wait_s = 1 - objective.percentile / 100, objective.queue_ms / 1000

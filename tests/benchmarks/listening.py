@@ -113,7 +113,7 @@ def _running(server: PrefectServer, environment: Mapping[str, str], *command: st
 
 
 def _wait(cluster: Cluster) -> float:
-    """Let the HPA bring one more pod, at an arbitrary moment between two ticks."""
+    """Let the HPA bring one more pod, right after a tick: the schedule has its longest wait before it."""
     before = _served(cluster)
     path = cluster.api.path("autoscaling/v1", "horizontalpodautoscalers", "small")
     cluster.api.patch(path, {"spec": {"minReplicas": len(before) + 1}})

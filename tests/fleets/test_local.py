@@ -17,9 +17,8 @@ from infra.local.leftovers import processes, shared_memory
 from tasks.config import read_config
 from tasks.fleets import FleetBusyError, FleetUnreadableError
 from tasks.fleets.local import LocalFleet
-from tasks.fleets.supervisor import Supervisor
 from tasks.world import ReplicaState
-from tests.local_fleet import RunningFleet, running_fleet, wait_until
+from tests.local_fleet import RunningFleet, pid_of, running_fleet, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -32,10 +31,6 @@ def is_answered(fleet: RunningFleet, model: str) -> bool:
     with suppress(requests.ConnectionError):
         return fleet.ask(model).ok
     return False
-
-
-def pid_of(fleet: RunningFleet, program: str) -> int:
-    return int(Supervisor(fleet.live.state.supervisor_socket).programs()[program]["pid"])
 
 
 def test_a_fleet_that_was_never_brought_up_says_how(tmp_path: Path) -> None:

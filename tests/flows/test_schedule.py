@@ -123,6 +123,12 @@ def loads(fleet: RunningFleet, model: str) -> int:
     return len(re.findall(rf"\bloading: {model}:", log))
 
 
+def pages(fleet: RunningFleet) -> str:
+    """All versions of the summary."""
+    wanted = {"artifacts": {"key": {"any_": ["reconcile-summary"]}}}
+    return "\n".join(page["data"] for page in call(fleet, "POST", "artifacts/filter", wanted))
+
+
 def summary_artifact(fleet: RunningFleet) -> Any:
     return call(fleet, "GET", "artifacts/reconcile-summary/latest")
 
@@ -146,6 +152,7 @@ def test_a_run_killed_while_it_acts_blocks_nothing_and_is_not_repeated(fleet: Ru
     next_run = ticks.ask()
     found = ended(ticks, [killed, next_run], 60)
     assert found[killed].state == "Crashed"
+    wait_until(lambda: "status code: -9" in pages(fleet), "the artifact says why")
     assert found[next_run].state == "Completed", found[next_run]
     assert loads(fleet, "ocr_cls") == 1, "what Triton went on with was waited for, not asked for again"
     assert fleet.ask("ocr_cls").ok

@@ -187,6 +187,12 @@ RAILS = {
     "4: what is unloading takes memory until it is gone: 200 > 450 - 400 MB": Case(
         (), ("model:b no_room_to_swap",), copies=("c small-0 unloading",), wanted=("b small-0",)
     ),
+    "4: so does what is loading, though its requests stop: 200 > 450 - 400 MB": Case(
+        ("0 unroute c small-0",),
+        ("model:b no_room_to_swap", "model:c busy"),
+        copies=("c small-0 loading routed",),
+        wanted=("b small-0",),
+    ),
     "5: another's pool does not grow": Case(
         (), ("pool:small not_scaled_by_us",), replicas=4, pool=replace(POOL, is_scaled_by_us=False)
     ),

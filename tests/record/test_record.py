@@ -84,6 +84,15 @@ def test_what_could_not_be_read_is_said_in_the_line_and_on_the_page() -> None:
     assert "- **prometheus**: connection refused" in summary(tick)
 
 
+def test_a_copy_that_only_seems_to_serve_is_told_with_what_was_seen() -> None:
+    seen = observation()
+    first, *others = seen.fleet.copies
+    broken = replace(first, is_failing=True, detail="9 of 9 requests failed in 10 s")
+    fleet = replace(seen.fleet, copies=(broken, *others))
+    page = summary(replace(a_tick(), observation=replace(seen, fleet=fleet)))
+    assert "- **a in small-0**: 9 of 9 requests failed in 10 s" in page
+
+
 def test_page_tells_changes_holds_steps_and_the_unknown_forecast() -> None:
     page = summary(a_tick())
     assert "- **b 1 → 2 copies** — `demand`: 40.0 req/s / 18.0" in page
