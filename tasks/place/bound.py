@@ -1,10 +1,10 @@
 """A lower bound of the fleet's cost, and with it what memory and compute are worth in each pool.
 
 Lagrangian relaxation: the replicas' limits become prices of memory and of compute, two a pool; each model then buys
-what is cheapest for it alone, and each pool opens the count of replicas that pays. Whatever the prices, that costs no more
-than any placement (weak duality; Geoffrion, *Lagrangean relaxation for integer programming*, 1974). The best prices are
-sought by the volume algorithm (Barahona and Anbil, *Mathematical Programming* 87, 2000), whose average of the models'
-purchases is nearly an optimal fractional placement.
+what is cheapest for it alone, and each pool opens the count of replicas that pays. Whatever the prices, that costs no
+more than any placement (weak duality; Geoffrion, *Lagrangean relaxation for integer programming*, 1974). The best
+prices are sought by the volume algorithm (Barahona and Anbil, *Mathematical Programming* 87, 2000), whose average of
+the models' purchases is nearly an optimal fractional placement.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ TRIED = 40
 
 
 def spare(table: Table, changes: Changes) -> None:
-    """The replicas that nothing should be in go, as far as their pools have more than their minimum. Another autoscaler's
-    too: it is told that so many fewer are wanted. Not those that a retry waits for."""
+    """The replicas that nothing should be in go, as far as their pools have more than their minimum. Another
+    autoscaler's too: it is told that so many fewer are wanted. Not those that a retry waits for."""
     may_go, left = _is_there(table), _staying(table, changes)
     may_go[[replica for model in changes.refused for replica, _ in awaited(table, model)]] = False
     for spot in np.flatnonzero(may_go).tolist():

@@ -1,5 +1,5 @@
-"""Many copies get a place at once: each model in the pool where it is cheapest, large copies first, side by side with what
-they leave room for."""
+"""Many copies get a place at once: each model in the pool where it is cheapest, large copies first, side by side with
+what they leave room for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tasks.place.problem import Floats, Ints, Problem
 from tasks.place.table import SLACK, Table
 
 SLIVER = 0.1
-"""A pool that is to serve less than this share of a model gets none of it: a copy more would cost more than it saves."""
+"""A pool that is to serve less than this share of a model gets none of it: a copy more would cost more than it
+saves."""
 
 
 @dataclass(slots=True)
@@ -45,8 +46,8 @@ class Items:
 
 
 def construct(table: Table, changes: Changes, prices: Prices, most_compute: float) -> None:
-    """Place what models miss. ``most_compute``: share of a replica's compute that one copy of a hot model may take; with
-    less the model gets more copies, smaller ones.
+    """Place what models miss. ``most_compute``: share of a replica's compute that one copy of a hot model may take;
+    with less the model gets more copies, smaller ones.
 
     What finds no place is left to those who may displace. The fit is the copy's direction: of the replicas where it has
     room, the one whose free memory and compute are in the proportion that it takes (Panigrahy et al., *Heuristics for
@@ -104,8 +105,8 @@ def _items(table: Table, prices: Prices, most_compute: float) -> Items:
 
 
 def _parts(weight: Floats, load: Floats, one: Floats, between: tuple[int, int]) -> Ints:
-    """(P,) copies of one model in each pool. ``load``: (P,) replicas whose compute all its requests take there; ``one``:
-    (P,) of these, what one copy may take; ``between``: fewest and most copies.
+    """(P,) copies of one model in each pool. ``load``: (P,) replicas whose compute all its requests take there;
+    ``one``: (P,) of these, what one copy may take; ``between``: fewest and most copies.
 
     Requests are split evenly, so that each copy, wherever, takes the same rate.
     """

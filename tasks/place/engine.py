@@ -19,8 +19,8 @@ MANY_SHARE = 0.05
 SMALL = 2000
 """Copies: up to here there is time to try several sizes of hot copies and take the cheapest."""
 SIZES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
-"""Of a replica's compute, that one copy of a hot model may take. Smaller ones fill a replica better, larger ones take less
-memory: which is cheaper depends on what is scarce."""
+"""Of a replica's compute, that one copy of a hot model may take. Smaller ones fill a replica better, larger ones take
+less memory: which is cheaper depends on what is scarce."""
 CALM_SHARE = 0.05
 """Copies placed in this tick: with more, nothing is given up for a saving; first what is missing, then what is dear."""
 

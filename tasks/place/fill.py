@@ -16,6 +16,8 @@ from tasks.place.table import SLACK, Table
 Rank = tuple[int, int]
 """Worth of a copy, the lesser the more: tier (0 the first copy of a model with demand, 1 its others, 2 a copy that
 nobody asks), then priority, higher first."""
+HOT = 2
+"""Copies: a model that needs so many may get more and smaller ones; one that needs a single copy keeps a single one."""
 LOADS_FOR_ONE = 3
 """Small copies in the place of one that fits nowhere, at most: more loads are worth less than a new replica."""
 CopyKey = tuple[int, int]
@@ -51,9 +53,9 @@ def fill(table: Table, changes: Changes) -> None:
             want(model, nth)
     while queue:
         *_, model = heapq.heappop(queue)
-        if find(table, model) is None and _spread(table, changes, model):
-            continue
         if table.count(model) >= copies[model]:  # more and smaller ones came in its stead
+            continue
+        if find(table, model) is None and _spread(table, changes, model):
             continue
         spot, victims = _spot_for(table, model)
         if spot is None:
@@ -71,6 +73,8 @@ def fill(table: Table, changes: Changes) -> None:
 
 def _spread(table: Table, changes: Changes, model: int) -> bool:
     """Where one copy fits in no replica that there is, more and smaller ones may."""
+    if table.problem.wants.copies[model] < HOT:
+        return False
     missing = int(table.problem.wants.copies[model]) - table.count(model)
     spots = spread(table, model, LOADS_FOR_ONE * missing)
     for spot in spots:

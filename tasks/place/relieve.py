@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.decision import Reason
-from tasks.place.fill import Changes
+from tasks.place.fill import HOT, Changes
 from tasks.place.seek import find, grow
 from tasks.place.table import SLACK, Table
 
@@ -72,7 +72,8 @@ def _by_relief(table: Table, share: dict[int, float]) -> list[int]:
     relief = {
         model: s / (table.count(model) + 1)
         for model, s in share.items()
-        if table.count(model) < wants.max_copies[model]
+        if HOT <= wants.copies[model]
+        and table.count(model) < wants.max_copies[model]
         and table.divisor(model, 1) > table.divisor(model)
         and not np.isnan(wants.demand_rps[model])
     }

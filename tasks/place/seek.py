@@ -67,8 +67,8 @@ def crowd(group: Ints, held: list[int], replicas: Ints) -> Ints:
 
 
 def spread(table: Table, model: int, most: int) -> list[int]:
-    """Replicas for several more copies, the fewest that all fit because each is smaller than one alone would be; at most
-    ``most``. Empty: there are not so many.
+    """Replicas for several more copies, the fewest that all fit because each is smaller than one alone would be; at
+    most ``most``. Empty: there are not so many.
 
     With j more copies beside k each takes demand / (k + j), so that they fit when the j-th best of the replicas that
     have the memory can take that.

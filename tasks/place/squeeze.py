@@ -1,5 +1,5 @@
-"""New replicas that are not worth their cost are given up again before anybody starts them: nothing is loaded there yet, so
-that moving costs nothing."""
+"""New replicas that are not worth their cost are given up again before anybody starts them: nothing is loaded there
+yet, so that moving costs nothing."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 The instance: demand by Zipf's law with exponent 1, footprints log-normal around 1 GB, four GPU types that differ in
 memory, speed and cost, a target of 0.75 of memory and of compute, and as much demand as about so many replicas serve as
-the size says. Requests are split evenly over a model's copies. Drift: each model's demand by 10 % (standard deviation of
-its logarithm) a tick, the sum unchanged. No tolerance for noise: a replica over its target is relieved in the same tick.
-"""
+the size says. Requests are split evenly over a model's copies. Drift: each model's demand by 10 % (standard deviation
+of its logarithm) a tick, the sum unchanged. No tolerance for noise: a replica over its target is relieved in the same
+tick."""
 
 from __future__ import annotations
 
@@ -193,8 +193,8 @@ def bench(size: tuple[int, int], ticks: int) -> None:
         world.apply(placed)
     gap = cost(pools, placed) / prices(problem).bound_per_hour - 1
     print(
-        f"  {ticks} ticks: repair p50 {np.median(solve_s) * 1e3:.1f} ms, p99 {np.quantile(solve_s, 0.99) * 1e3:.1f} ms; "
-        f"whole placement p99 {np.quantile(tick_s, 0.99) * 1e3:.0f} ms; loads {np.mean(loads):.1%} of the copies a tick; "
+        f"  {ticks} ticks: p50 {np.median(solve_s) * 1e3:.1f} ms, p99 {np.quantile(solve_s, 0.99) * 1e3:.1f} ms; "
+        f"whole p99 {np.quantile(tick_s, 0.99) * 1e3:.0f} ms; loads {np.mean(loads):.1%} of the copies a tick; "
         f"cost over the bound {gap:.1%}"
     )
     lost = world.lose(0.05)

@@ -111,7 +111,8 @@ def _may_stay(seen: Observation, copy: Copy) -> bool:
 
 
 def _pools(seen: Observation, placed: Placement) -> Iterator[str]:
-    """Counts within the pools' limits, unless they were over them before; what leaves is ours, ready and empty by then."""
+    """Counts within the pools' limits, unless they were over them before; what leaves is ours, ready and empty by
+    then."""
     replicas = seen.fleet.replica_by_name
     for pool in seen.fleet.pools:
         count = placed.replicas_by_pool[pool.name]

@@ -1,4 +1,5 @@
-"""Random fleets: no rule is broken, the same input gives the same answer, and a fleet that does as it is told is at rest."""
+"""Random fleets: no rule is broken, the same input gives the same answer, and a fleet that does as it is told is at
+rest."""
 
 from __future__ import annotations
 
