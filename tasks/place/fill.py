@@ -1,4 +1,5 @@
-"""The copies that are missing get a place: the roomiest replica, a new one, or that of copies worth less."""
+"""The copies that are missing get a place, the worthiest first: the roomiest replica, a new one, or that of weaker
+copies."""
 
 from __future__ import annotations
 
@@ -6,15 +7,20 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tasks.decision import Reason
-from tasks.place.board import Board, Spot
-from tasks.place.filters import is_allowed
-from tasks.place.search import Search
+from tasks.place.seek import find, find_slow, grow, refusals, retry_s, spread
+from tasks.place.table import SLACK, Table
 
 Rank = tuple[int, int]
 """Worth of a copy, the lesser the more: tier (0 the first copy of a model with demand, 1 its others, 2 a copy that
 nobody asks), then priority, higher first."""
-CopyKey = tuple[str, str]
+HOT = 2
+"""Copies: a model that needs so many may get more and smaller ones; one that needs a single copy keeps a single one."""
+LOADS_FOR_ONE = 3
+"""Small copies in the place of one that fits nowhere, at most: more loads are worth less than a new replica."""
+CopyKey = tuple[int, int]
 """Model and replica."""
 
 
@@ -24,102 +30,133 @@ class Changes:
 
     placed: dict[CopyKey, Reason] = field(default_factory=dict)
     displaced: dict[CopyKey, Reason] = field(default_factory=dict)
-    refused: dict[str, Reason] = field(default_factory=dict)
+    moved: dict[CopyKey, Reason] = field(default_factory=dict)
+    """Copies that are there and go elsewhere, with the reason of their going."""
+    refused: dict[int, Reason] = field(default_factory=dict)
+    gone: dict[int, Reason] = field(default_factory=dict)
+    """Replicas that should go."""
 
 
-def fill(board: Board, search: Search, present: frozenset[CopyKey], changes: Changes) -> None:
+def fill(table: Table, changes: Changes) -> None:
     """Place what each model misses, the worthiest copies first.
 
     A copy only displaces what is worth strictly less, so this ends.
     """
-    order = {name: n for n, name in enumerate(board.model_by_name)}
-    queue: list[tuple[Rank, int, int, str]] = []
+    queue: list[tuple[Rank, int, int]] = []
 
-    def want(model: str, nth: int) -> None:
-        heapq.heappush(queue, (rank(board, model, nth), nth, order[model], model))
+    def want(model: int, nth: int) -> None:
+        heapq.heappush(queue, (rank(table, model, nth), nth, model))
 
-    for name, sizing in board.sizing_by_model.items():
-        for nth in range(len(board.spots_of(name)), sizing.copies):
-            want(name, nth)
+    copies = table.problem.wants.copies.tolist()
+    for model, held in enumerate(table.replicas_of):
+        for nth in range(len(held), copies[model]):
+            want(model, nth)
     while queue:
         *_, model = heapq.heappop(queue)
-        spot, victims = _spot_for(board, search, model, present)
-        if spot is None:
-            changes.refused[model] = _refusal(board, search, model)
+        if table.count(model) >= copies[model]:  # more and smaller ones came in its stead
             continue
+        if find(table, model) is None and _spread(table, changes, model):
+            continue
+        spot, victims = _spot_for(table, model)
+        if spot is None:
+            changes.refused[model] = _refusal(table, model)
+            continue
+        name = table.problem.wants.names[model]
         for victim in victims:
-            board.take(victim, spot, (victim, spot.name) in present)
-            changes.placed.pop((victim, spot.name), None)
-            changes.displaced[victim, spot.name] = Reason("displaced", f"made room for {model}, which is worth more")
-            want(victim, len(board.spots_of(victim)))
-        changes.placed[model, spot.name] = _why(board, model, spot)
-        board.put(model, spot)
+            table.remove(victim, spot)
+            changes.placed.pop((victim, spot), None)
+            changes.displaced[victim, spot] = Reason("displaced", f"made room for {name}, which is worth more")
+            want(victim, table.count(victim))
+        changes.placed[model, spot] = why_here(table, model, spot)
+        table.add(model, spot)
 
 
-def rank(board: Board, model: str, nth: int) -> Rank:
-    """Worth of a model's copy beside ``nth`` others."""
-    tier = 2 if not board.has_demand(model) else 0 if nth == 0 else 1
-    return tier, -board.model_by_name[model].priority
+def _spread(table: Table, changes: Changes, model: int) -> bool:
+    """Where one copy fits in no replica that there is, more and smaller ones may."""
+    if table.problem.wants.copies[model] < HOT:
+        return False
+    missing = int(table.problem.wants.copies[model]) - table.count(model)
+    spots = spread(table, model, LOADS_FOR_ONE * missing)
+    for spot in spots:
+        changes.placed[model, spot] = Reason("placed", f"{len(spots)} small copies where {missing} fit nowhere")
+    for spot in spots:
+        table.add(model, spot)
+    return bool(spots)
 
 
-def _spot_for(
-    board: Board, search: Search, model: str, present: frozenset[CopyKey]
-) -> tuple[Spot | None, tuple[str, ...]]:
+def rank(table: Table, model: int, nth: int) -> Rank:
+    """Worth of a model's copy beside ``nth`` others. Unknown demand is not zero."""
+    wants = table.problem.wants
+    tier = 2 if wants.demand_rps[model] == 0 else 0 if nth == 0 else 1
+    return tier, -int(wants.priority[model])
+
+
+def _spot_for(table: Table, model: int) -> tuple[int | None, tuple[int, ...]]:
     """Where the copy goes, and the models whose copies leave there for it.
 
     In this order: a replica that there is, one that a pool of ours could add, that of copies worth less, for a first
     copy one without the compute (a slow copy beats none), one that another autoscaler could add.
     """
-    if (spot := search.find(model) or search.grow(model, ours=True)) is not None:
+    spot = find(table, model)
+    if spot is None:
+        spot = grow(table, model, is_ours=True)
+    if spot is not None:
         return spot, ()
-    options = list(_displaceable(board, search, model, present))
-    if options:
-        _, _, name, victims = min(options)
-        return board.spots[name], victims
-    is_first = not board.spots_of(model)
-    return (search.find_slow(model) if is_first else None) or search.grow(model, ours=False), ()
+    if (best := min(_displaceable(table, model), default=None)) is not None:
+        return best[2], best[3]
+    if table.count(model) == 0 and (spot := find_slow(table, model)) is not None:
+        return spot, ()
+    return grow(table, model, is_ours=False), ()
 
 
-def _displaceable(
-    board: Board, search: Search, model: str, present: frozenset[CopyKey]
-) -> Iterator[tuple[int, list[Rank], str, tuple[str, ...]]]:
-    """For each spot where it helps: how many copies must leave, their worth (least first), the spot, their models.
+def _displaceable(table: Table, model: int) -> Iterator[tuple[int, list[Rank], int, tuple[int, ...]]]:
+    """For each replica where it helps: how many copies must leave, their worth (least first), it, their models.
 
     Never a pinned copy, nor the last one that is there of a model with demand: it could not be unloaded.
     """
-    own = rank(board, model, len(board.spots_of(model)))
-    for spot in board.spots.values():
-        if not is_allowed(board, model, spot) or model in spot.load_by_model:
+    wants, spots = table.problem.wants, table.problem.spots
+    own = rank(table, model, table.count(model))
+    failed = {replica for replica, _, at in table.problem.failures_by_model.get(model, ()) if at > table.problem.now}
+    footprint = np.where(wants.is_allowed[model], wants.footprint_bytes[model], np.inf)[spots.pool]
+    for spot in np.flatnonzero(table.takes & (footprint <= spots.room_bytes)).tolist():
+        if spot in failed or spot in table.replicas_of[model]:
             continue
-        worth = {other: rank(board, other, len(board.spots_of(other)) - 1) for other in spot.load_by_model}
+        worth = {other: rank(table, other, table.count(other) - 1) for other in table.models_in[spot]}
         weaker = [
             other
             for other, its in worth.items()
-            if its > own
-            and not board.model_by_name[other].is_pinned
-            and (its[0] > 0 or (other, spot.name) not in present)
+            if its > own and not wants.is_pinned[other] and (its[0] > 0 or (other, spot) not in table.present)
         ]
-        victims: list[str] = []
+        bytes_over = footprint[spot] - table.free_bytes[spot]
+        compute_over = table.compute_in(model, [spot], 1)[0] - table.free_compute[spot]
+        victims: list[int] = []
         for other in sorted(weaker, key=lambda name: (worth[name], name), reverse=True):
             victims.append(other)
-            if search.fits_without(model, spot, victims):
-                yield len(victims), [(-t, -p) for t, p in (worth[v] for v in victims)], spot.name, tuple(victims)
+            bytes_over -= wants.footprint_bytes[other, spots.pool[spot]]
+            compute_over -= table.compute_in(other, [spot])[0]
+            if bytes_over <= 0 and compute_over <= SLACK:
+                yield len(victims), [(-t, -p) for t, p in (worth[v] for v in victims)], spot, tuple(victims)
                 break
 
 
-def _why(board: Board, model: str, spot: Spot) -> Reason:
-    load = board.load(model, spot)
-    memory = f"{load.memory_bytes / 1e6:.0f} MB into {(spot.room_bytes - spot.used_bytes) / 1e6:.0f} MB left"
-    compute = f"compute {load.compute:.2f} into {spot.room_compute - spot.used_compute:.2f}"
-    if spot.is_new:
-        return Reason("replica_wanted", f"fits in no replica there is: {memory}, {compute}, in a new {spot.pool.name}")
+def why_here(table: Table, model: int, spot: int) -> Reason:
+    """Why a copy goes to a replica, with what it takes and what is left there before it comes."""
+    wants, spots = table.problem.wants, table.problem.spots
+    footprint = wants.footprint_bytes[model, spots.pool[spot]]
+    memory = f"{footprint / 1e6:.0f} MB into {table.free_bytes[spot] / 1e6:.0f} MB left"
+    compute = f"compute {table.compute_in(model, [spot], 1)[0]:.2f} into {table.free_compute[spot]:.2f}"
+    if spots.is_new[spot]:
+        pool = table.problem.pools[spots.pool[spot]].name
+        return Reason("replica_wanted", f"fits in no replica there is: {memory}, {compute}, in a new {pool}")
     return Reason("placed", f"{memory}, {compute}")
 
 
-def _refusal(board: Board, search: Search, model: str) -> Reason:
-    if not any(is_allowed(board, model, spot) for spot in (*board.spots.values(), *search.unused)):
+def _refusal(table: Table, model: int) -> Reason:
+    problem = table.problem
+    if not problem.wants.is_allowed[model][problem.spots.pool].any():
         return Reason("not_allowed", "no pool may hold it")
-    retry_s = search.retry_s(model)
-    if retry_s is not None:
-        return Reason("backoff", f"its load failed, next try in {retry_s:.0f} s")
-    return Reason("no_room", search.refusals(model))
+    seconds = retry_s(table, model)
+    if seconds is not None:
+        return Reason("backoff", f"its load failed, next try in {seconds:.0f} s")
+    texts = [f"{problem.spots.names[replica]}: {why}" for replica, why in refusals(table, model) if why]
+    return Reason("no_room", "; ".join(texts) or "no replica in its pools")

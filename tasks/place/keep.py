@@ -1,40 +1,81 @@
-"""What is there and good stays: which of a model's copies are kept when there are more than it needs."""
+"""What is there and good stays; what is more than a model needs goes, the least valuable first."""
 
 from __future__ import annotations
 
-from tasks.place.board import PRESENT, Board
-from tasks.place.filters import is_allowed
-from tasks.world import Copy, CopyState, Fleet
+import numpy as np
+
+from tasks.place.problem import Floats
+from tasks.place.table import SLACK, Table
 
 
-def keep(board: Board, fleet: Fleet) -> None:
-    """Put on the board, for each model, up to as many copies as it should have, the most valuable first."""
-    crowd = {name: len(spot.going_by_model) for name, spot in board.spots.items()}
-    by_model: dict[str, list[Copy]] = {}
-    for copy in fleet.copies:
-        spot = board.spots.get(copy.replica)
-        if copy.state in PRESENT and spot is not None and spot.keeps and copy.model in spot.going_by_model:
-            by_model.setdefault(copy.model, []).append(copy)
-    for model in sorted(by_model, key=lambda name: (not board.has_demand(name), -board.model_by_name[name].priority)):
-        there = [copy for copy in by_model[model] if _is_good(board, copy)]
-        for _ in range(min(len(there), board.sizing_by_model[model].copies)):
-            best = min(there, key=lambda copy: _order(board, copy, crowd))
-            there.remove(best)
-            board.put(model, board.spots[best.replica])
+def keep(table: Table) -> None:
+    """Put on the table every copy that is there and may stay."""
+    problem = table.problem
+    there, wants, spots = problem.there, problem.wants, problem.spots
+    stays = (there.worth < 4) & spots.keeps[there.replica] & wants.is_allowed[there.model, spots.pool[there.replica]]
+    table.keep(there.model[stays], there.replica[stays])
 
 
-def _is_good(board: Board, copy: Copy) -> bool:
-    """Allowed where it is, and within the replica's memory beside what is kept already: a footprint may have grown. The
-    headroom may be used up: what is there stays until that is gone, too."""
-    spot = board.spots[copy.replica]
-    fits = spot.used_bytes + board.load(copy.model, spot).memory_bytes <= spot.memory_bytes
-    return fits and is_allowed(board, copy.model, spot)
+def trim(table: Table) -> None:
+    """Take off the copies that a model does not need: as far as the others can take their share within the target.
+
+    So a model that is cheaper as many small copies keeps them, and one whose demand fell gives them up.
+    """
+    copies = table.problem.wants.copies.tolist()
+    surplus = [model for model, held in enumerate(table.replicas_of) if len(held) > copies[model]]
+    if surplus:
+        worth = _worth(table)
+        crowd = np.array([len(models) for models in table.models_in])
+        for model in surplus:
+            _trim(table, model, worth, crowd)
 
 
-def _order(board: Board, copy: Copy, crowd: dict[str, int]) -> tuple[object, ...]:
-    """Best first: serving, ready, loading, failing; then far from those that are kept already; then in the replica
-    that holds most, so that the emptiest can go."""
-    spot = board.spots[copy.replica]
-    worth = 3 if copy.is_failing else 0 if copy.is_serving else 1 if copy.state is CopyState.READY else 2
-    zones = sum(bool(spot.zone) and other.zone == spot.zone for other in board.spots_of(copy.model))
-    return worth, zones, -crowd[copy.replica], copy.replica
+def _worth(table: Table) -> dict[tuple[int, int], int]:
+    there = table.problem.there
+    columns = (there.model.tolist(), there.replica.tolist(), there.worth.tolist())
+    return {(model, replica): worth for model, replica, worth in zip(*columns, strict=True)}
+
+
+def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Floats) -> None:
+    wants = table.problem.wants
+    order = _best_first(table, model, worth, crowd)
+    while len(order) > wants.copies[model]:
+        replica = order.pop()
+        mark = table.mark()
+        table.remove(model, replica)
+        if len(order) < wants.max_copies[model] and not _others_can(table, model):
+            table.undo(mark)
+            return
+
+
+def _others_can(table: Table, model: int) -> bool:
+    """Whether each copy that is left, now larger, is within its replica's target and its own capacity."""
+    wants, spots = table.problem.wants, table.problem.spots
+    held = np.array(table.replicas_of[model], dtype=np.int64)
+    grown = table.compute_in(model, held) - table.compute_in(model, held, 1) > 0
+    rate = np.nan_to_num(wants.demand_rps[model]) / table.divisor(model)
+    fits = (table.free_compute[held] >= -SLACK) & (rate <= wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK))
+    return bool((fits | ~grown).all())
+
+
+def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Floats) -> list[int]:
+    """The model's replicas: where it serves, is ready, is loading, is failing, is not yet; then far from those before
+    it in the list; then where most copies are, so that the emptiest can go; then by name."""
+    zone = table.problem.spots.zone
+    rest = sorted(
+        table.replicas_of[model], key=lambda replica: (worth.get((model, replica), 4), -crowd[replica], replica)
+    )
+    if all(zone[replica] < 0 for replica in rest):
+        return rest
+    order: list[int] = []
+    taken: dict[int, int] = {}
+    while rest:
+        best = min(
+            rest,
+            key=lambda r: (worth.get((model, r), 4), taken.get(int(zone[r]), 0), -crowd[r], r),
+        )
+        rest.remove(best)
+        order.append(best)
+        if zone[best] >= 0:
+            taken[int(zone[best])] = taken.get(int(zone[best]), 0) + 1
+    return order

@@ -1,0 +1,65 @@
+"""The placement as arrays, step by step, from what is there."""
+
+from __future__ import annotations
+
+from tasks.place.bound import Prices, prices
+from tasks.place.consolidate import consolidate, over_maximum, spare
+from tasks.place.construct import construct
+from tasks.place.fill import Changes, fill
+from tasks.place.keep import keep, trim
+from tasks.place.problem import Problem
+from tasks.place.relieve import relieve
+from tasks.place.squeeze import squeeze
+from tasks.place.table import Table
+
+MANY = 16
+"""Copies missing: so many, and more than a share of all, are placed together, each where it is cheapest for the fleet;
+fewer go one by one to the roomiest replica."""
+MANY_SHARE = 0.05
+SMALL = 2000
+"""Copies: up to here there is time to try several sizes of hot copies and take the cheapest."""
+SIZES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
+"""Of a replica's compute, that one copy of a hot model may take. Smaller ones fill a replica better, larger ones take
+less memory: which is cheaper depends on what is scarce."""
+CALM_SHARE = 0.05
+"""Copies placed in this tick: with more, nothing is given up for a saving; first what is missing, then what is dear."""
+
+
+def solve(problem: Problem) -> tuple[Table, Changes]:
+    """The table of the copies that should be, and what changes for which reason."""
+    table, changes = _start(problem)
+    total = int(problem.wants.copies.sum())
+    missing = sum(max(0, c - table.count(m)) for m, c in enumerate(problem.wants.copies.tolist()))
+    if missing > max(MANY, MANY_SHARE * total):
+        table, changes = _constructed(problem, SIZES if total <= SMALL else SIZES[:1])
+    fill(table, changes)
+    relieve(table, changes)
+    is_calm = not changes.refused and len(changes.placed) <= CALM_SHARE * total
+    is_beyond = is_calm and over_maximum(table, changes)
+    spare(table, changes)
+    if is_calm and not is_beyond:
+        consolidate(table, changes)
+    return table, changes
+
+
+def _start(problem: Problem) -> tuple[Table, Changes]:
+    table = Table(problem)
+    keep(table)
+    trim(table)
+    return table, Changes()
+
+
+def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Changes]:
+    """The best of some ways to place many copies: most copies placed, then the cheapest fleet."""
+    worth: Prices = prices(problem)
+    found: tuple[tuple[int, float], Table, Changes] | None = None
+    for size in sizes:
+        table, changes = _start(problem)
+        construct(table, changes, worth, size)
+        squeeze(table, changes)
+        missing = sum(max(0, c - table.count(m)) for m, c in enumerate(problem.wants.copies.tolist()))
+        rank = missing, float(problem.spots.cost_per_hour[table.is_on].sum())
+        if found is None or rank < found[0]:
+            found = rank, table, changes
+    assert found is not None
+    return found[1:]

@@ -1,0 +1,73 @@
+"""Why each copy is where it is, why another is not, and what the fleet costs against the least that it could."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tasks.decision import Placement, Sizing
+from tasks.place.answer import answer
+from tasks.place.bound import prices
+from tasks.place.engine import solve
+from tasks.place.read import read
+from tasks.place.seek import refusals
+from tasks.world import Limits, Observation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """A placement laid open."""
+
+    placement: Placement
+    copies: pd.DataFrame
+    """One row a copy that should be: ``model``, ``replica``, ``code``, ``why``, ``memory_bytes``, ``compute``
+    (device-seconds a second)."""
+    refusals: pd.DataFrame
+    """One row a model and replica that does not get a copy (more) of it: ``model``, ``replica``, ``why``; an empty why:
+    it would take one."""
+    cost_per_hour: float
+    """Of the replicas that are to be."""
+    bound_per_hour: float
+    """No fleet that serves every model costs less."""
+
+    @property
+    def gap(self) -> float:
+        """Share by which the fleet costs more than the bound; NaN: the bound is zero."""
+        return self.cost_per_hour / self.bound_per_hour - 1 if self.bound_per_hour > 0 else float("nan")
+
+
+def explain(
+    observation: Observation, sizings: Sequence[Sizing], limits: Limits, models: Sequence[str] | None = None
+) -> Explanation:
+    """Place, and say why. ``models``: those whose refusals are wanted; None: those with fewer copies than they need.
+
+    Raises:
+        KeyError: a name in ``models`` is not a model with a sizing.
+    """
+    problem = read(observation, sizings, limits)
+    table, changes = solve(problem)
+    placement = answer(table, observation.fleet, changes)
+    index = {name: n for n, name in enumerate(problem.wants.names)}
+    spot_index = {name: n for n, name in enumerate(problem.spots.names)}
+    rows = []
+    for a in placement.assignments:
+        model, spot = index[a.model], spot_index[a.replica]
+        footprint = problem.wants.footprint_bytes[model, problem.spots.pool[spot]]
+        compute = float(table.compute_in(model, [spot])[0])
+        rows.append((a.model, a.replica, a.reason.code, a.reason.text, int(footprint), compute))
+    asked = [index[name] for name in models] if models is not None else sorted(changes.refused)
+    refused = [
+        (problem.wants.names[model], problem.spots.names[spot], why)
+        for model in asked
+        for spot, why in refusals(table, model)
+    ]
+    cost = sum(pool.cost_per_hour * placement.replicas_by_pool[pool.name] for pool in problem.pools)
+    return Explanation(
+        placement,
+        pd.DataFrame(rows, columns=["model", "replica", "code", "why", "memory_bytes", "compute"]),
+        pd.DataFrame(refused, columns=["model", "replica", "why"]),
+        cost,
+        prices(problem).bound_per_hour,
+    )

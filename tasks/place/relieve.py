@@ -1,0 +1,80 @@
+"""Replicas whose compute is over their target are relieved: a copy moves, or a model gets one copy more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.decision import Reason
+from tasks.place.fill import HOT, Changes
+from tasks.place.seek import find, grow
+from tasks.place.table import SLACK, Table
+
+MOST_STEPS = 8
+"""For one replica in one tick: what is not mended by so many is not mended by more of the same."""
+
+
+def relieve(table: Table, changes: Changes) -> None:
+    """Relieve every replica that is over its target by more than noise, the worst first, by one load a step."""
+    spots = table.problem.spots
+    limit = -(spots.room_compute * table.problem.noise + SLACK)
+    over = np.flatnonzero(table.is_on & spots.keeps & (table.free_compute < limit))
+    for spot in over[np.argsort(table.free_compute[over], kind="stable")].tolist():
+        for _ in range(MOST_STEPS):
+            if table.free_compute[spot] >= limit[spot] or not _step(table, changes, spot):
+                break
+
+
+def _step(table: Table, changes: Changes, spot: int) -> bool:
+    """One load that makes the replica less busy; False: there is none."""
+    models = table.models_in[spot]
+    if len(models) < 2:
+        return False
+    busy = f"{table.problem.spots.names[spot]} is over its compute target by {-table.free_compute[spot]:.2f}"
+    share = {model: float(table.compute_in(model, [spot])[0]) for model in models}
+    pinned = table.problem.wants.is_pinned
+    movable = [model for model in _smallest_that_helps(share, -table.free_compute[spot]) if not pinned[model]]
+    for model in movable:
+        if (to := find(table, model, extra=0)) is not None:
+            return _move(table, changes, (model, spot, to), busy)
+    for model in _by_relief(table, share):
+        if (to := find(table, model)) is not None:
+            changes.placed[model, to] = Reason("placed", f"one more copy, all of them smaller: {busy}")
+            table.add(model, to)
+            return True
+    for model in movable:
+        if (to := grow(table, model, is_ours=True, extra=0)) is not None:
+            return _move(table, changes, (model, spot, to), busy)
+    return False
+
+
+def _move(table: Table, changes: Changes, move: tuple[int, int, int], busy: str) -> bool:
+    model, spot, to = move
+    table.remove(model, spot)
+    table.add(model, to)
+    if (model, spot) in table.present:
+        changes.displaced[model, spot] = Reason("moved", busy)
+    changes.placed.pop((model, spot), None)
+    code = "replica_wanted" if table.problem.spots.is_new[to] else "moved"
+    changes.placed[model, to] = Reason(code, busy)
+    return True
+
+
+def _smallest_that_helps(share: dict[int, float], excess: float) -> list[int]:
+    """Models by share of compute: from the smallest that is enough upwards, then the smaller ones downwards."""
+    enough = sorted((s, model) for model, s in share.items() if s >= excess)
+    rest = sorted(((s, model) for model, s in share.items() if 0 < s < excess), reverse=True)
+    return [model for _, model in enough + rest]
+
+
+def _by_relief(table: Table, share: dict[int, float]) -> list[int]:
+    """Models that may have one copy more, by how much smaller that makes the copy here, largest first."""
+    wants = table.problem.wants
+    relief = {
+        model: s / (table.count(model) + 1)
+        for model, s in share.items()
+        if HOT <= wants.copies[model]
+        and table.count(model) < wants.max_copies[model]
+        and table.divisor(model, 1) > table.divisor(model)
+        and not np.isnan(wants.demand_rps[model])
+    }
+    return sorted((model for model in relief if relief[model] > 0), key=lambda model: (-relief[model], model))

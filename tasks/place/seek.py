@@ -1,0 +1,156 @@
+"""Where a copy could go: the roomiest replica that has the room, else a replica that a pool could add; and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tasks.place.problem import Flags, Ints
+from tasks.place.table import SLACK, Table
+
+
+def find(table: Table, model: int, extra: int = 1, without: Flags | None = None, margin: float = 0.0) -> int | None:
+    """The best replica for one more copy. First one that has the memory now, then one that will have it once what
+    should not be there is unloaded.
+
+    ``extra``, ``margin``: as in :meth:`Table.fits`; ``without``: (R,) replicas that are out of the question.
+    """
+    for counts_going in (True, False):
+        fine = table.fits(model, extra, margin, counts_going)
+        if without is not None:
+            fine &= ~without
+        if (best := best_of(table, model, np.flatnonzero(fine))) is not None:
+            return best
+    return None
+
+
+def find_slow(table: Table, model: int) -> int | None:
+    """For a model's first copy: a replica without the compute, when no other has it."""
+    return best_of(table, model, np.flatnonzero(table.has_memory(model, counts_going=False)))
+
+
+def best_of(table: Table, model: int, fine: Ints) -> int | None:
+    """Best of the replicas: where its requests go already, where no load of it failed, ready, far from its other
+    copies, the one that is emptiest then, by name. None: there is none."""
+    spots, problem = table.problem.spots, table.problem
+    if fine.size == 0:
+        return None
+    if routed := problem.routed_by_model.get(model):
+        fine = _least(fine, ~np.isin(fine, routed))
+    if failures := problem.failures_by_model.get(model):
+        count_by_replica = {replica: count for replica, count, _ in failures}
+        fine = _least(fine, np.array([count_by_replica.get(int(replica), 0) for replica in fine]))
+    if fine.size > 1:
+        fine = _least(fine, ~spots.is_ready[fine])
+        if held := table.replicas_of[model]:
+            for group in (spots.zone, spots.node):
+                fine = _least(fine, crowd(group, held, fine))
+        fullness = np.round(table.fullness(model, fine), 9)
+        return int(fine[np.argmin(fullness)])
+    return int(fine[0])
+
+
+def _least(fine: Ints, badness: Ints | Flags) -> Ints:
+    least: Ints = fine[badness == badness.min()]
+    return least
+
+
+def crowd(group: Ints, held: list[int], replicas: Ints) -> Ints:
+    """(len(replicas),) how many of the held replicas are in the same zone or node; none where that is not known."""
+    codes, mine = group[replicas], group[held]
+    known = mine[mine >= 0]
+    if known.size == 0:
+        return np.zeros(len(replicas), dtype=np.int64)
+    counts = np.bincount(known, minlength=int(max(codes.max(), known.max())) + 1)
+    return np.where(codes >= 0, counts[codes], 0)
+
+
+def spread(table: Table, model: int, most: int) -> list[int]:
+    """Replicas for several more copies, the fewest that all fit because each is smaller than one alone would be; at
+    most ``most``. Empty: there are not so many.
+
+    With j more copies beside k each takes demand / (k + j), so that they fit when the j-th best of the replicas that
+    have the memory can take that.
+    """
+    problem, held = table.problem, table.count(model)
+    wants, spots = problem.wants, problem.spots
+    demand = wants.demand_rps[model]
+    most = min(most, int(wants.max_copies[model]) - held)
+    if most < 1 or not demand > 0:
+        return []
+    fine = np.flatnonzero(table.has_memory(model))
+    device_s = np.maximum(wants.device_s[model][spots.pool[fine]], 1e-12)
+    takes_rps = np.minimum(table.free_compute[fine] / device_s, wants.capacity_rps[model][spots.pool[fine]])
+    best = np.argsort(-takes_rps, kind="stable")[:most]
+    count = held + np.arange(1, len(best) + 1)
+    enough = (takes_rps[best] >= demand / count) & (count >= wants.copies[model])
+    if not enough.any():
+        return []
+    return [int(replica) for replica in fine[best[: int(enough.argmax()) + 1]]]
+
+
+def grow(table: Table, model: int, is_ours: bool, extra: int = 1) -> int | None:
+    """A replica that a pool could add, switched on: one that was asked for already, else the cheapest. None too where
+    it is only a failed load that keeps the copy out of a replica: a new replica would not mend the model."""
+    spots, wants = table.problem.spots, table.problem.wants
+    if retry_s(table, model) is not None:
+        return None
+    compute = np.minimum(table.compute_by_pool(model, extra)[spots.pool], spots.room_compute)
+    footprint = np.where(wants.is_allowed[model], wants.footprint_bytes[model], np.inf)[spots.pool]
+    fine = ~table.is_on & (spots.is_ours == is_ours) & (footprint <= spots.room_bytes)
+    fine &= compute <= spots.room_compute + SLACK
+    if not fine.any():
+        return None
+    names = np.array([pool.name for pool in table.problem.pools])
+    candidates = np.flatnonzero(fine)
+    order = np.lexsort((candidates, names[spots.pool[candidates]], spots.cost_per_hour[candidates]))
+    replica = int(candidates[order[0]])
+    table.switch_on(replica)
+    return replica
+
+
+def retry_s(table: Table, model: int) -> float | None:
+    """Seconds until the soonest retry where only a failed load keeps the model out; None: there is no such replica."""
+    return min((at - table.problem.now for _, at in awaited(table, model)), default=None)
+
+
+def awaited(table: Table, model: int) -> list[tuple[int, float]]:
+    """The replicas that only a failed load keeps the model out of, and when it may be tried again: given up, they would
+    come back for that."""
+    wants, spots, now = table.problem.wants, table.problem.spots, table.problem.now
+    return [
+        (replica, at)
+        for replica, _, at in table.problem.failures_by_model.get(model, ())
+        if at > now
+        and table.takes[replica]
+        and replica not in table.replicas_of[model]
+        and wants.is_allowed[model, spots.pool[replica]]
+        and wants.footprint_bytes[model, spots.pool[replica]] <= table.free_bytes[replica]
+    ]
+
+
+def refusals(table: Table, model: int, without_compute: bool = False) -> Iterator[tuple[int, str]]:
+    """Each replica that may hold the model, why it does not take a copy, with its numbers; an empty text: it does."""
+    problem = table.problem
+    wants, spots = problem.wants, problem.spots
+    failed = {replica: at for replica, _, at in problem.failures_by_model.get(model, ())}
+    on = np.flatnonzero(table.is_on & wants.is_allowed[model][spots.pool])
+    need = table.compute_in(model, on, 1)
+    for replica, compute in zip(on.tolist(), need.tolist(), strict=True):
+        footprint, room = wants.footprint_bytes[model, spots.pool[replica]], spots.room_bytes[replica]
+        taken = room - table.free_bytes[replica]
+        if spots.closed[replica]:
+            yield replica, spots.closed[replica]
+        elif replica in table.replicas_of[model]:
+            yield replica, "it holds a copy"
+        elif footprint > table.free_bytes[replica]:
+            yield replica, f"{footprint / 1e6:.0f} MB > {room / 1e6:.0f} - {taken / 1e6:.0f} MB"
+        elif not without_compute and compute > table.free_compute[replica] + SLACK:
+            target = spots.room_compute[replica]
+            busy = target - table.free_compute[replica]
+            yield replica, f"compute {compute:.2f} > {target:.2f} - {busy:.2f}"
+        elif failed.get(replica, 0.0) > problem.now:
+            yield replica, f"its load failed, next try in {failed[replica] - problem.now:.0f} s"
+        else:
+            yield replica, ""

@@ -1,0 +1,211 @@
+"""Placement at fleet scale: time, loads, and cost above the lower bound. ``python -m tests.benchmarks.bench_placement``
+
+The instance: demand by Zipf's law with exponent 1, footprints log-normal around 1 GB, four GPU types that differ in
+memory, speed and cost, a target of 0.75 of memory and of compute, and as much demand as about so many replicas serve as
+the size says. Requests are split evenly over a model's copies. Drift: each model's demand by 10 % (standard deviation
+of its logarithm) a tick, the sum unchanged. No tolerance for noise: a replica over its target is relieved in the same
+tick."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.decision import Placement, Reason, Sizing
+from tasks.place import place
+from tasks.place.answer import answer
+from tasks.place.bound import BARRED, Market, market, prices
+from tasks.place.engine import solve
+from tasks.place.read import read
+from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
+
+GPUS = {"t4": (16e9, 1.0, 0.53), "l4": (24e9, 2.2, 0.80), "a10g": (24e9, 2.8, 1.01), "a100": (80e9, 8.0, 3.67)}
+"""Memory (bytes), speed, cost an hour."""
+SIZES = {(50, 12): 850.0, (500, 100): 9_900.0, (5_000, 1_000): 95_000.0, (10_000, 2_000): 210_000.0}
+"""Requests a second that about so many replicas serve, by models and replicas."""
+LIMITS = Limits()
+
+
+def instance(models: int, replicas: int) -> tuple[tuple[Pool, ...], tuple[Model, ...], NDArray[np.float64]]:
+    """Pools, models, and each model's share of the demand."""
+    rng = np.random.default_rng(0)
+    footprint = np.clip(rng.lognormal(np.log(1e9), 1.0, models), 0.1e9, 11e9)
+    service_ms = np.clip(rng.lognormal(np.log(20), 0.7, models), 2, 300)
+    share = rng.permutation(1 / np.arange(1, models + 1))
+    most = round(replicas * 0.4)
+    pools = tuple(
+        Pool(gpu, gpu, int(memory), 1.0, 0, most, 0, cost_per_hour=cost, headroom=0.25)
+        for gpu, (memory, _, cost) in GPUS.items()
+    )
+    needs = {
+        gpu: (footprint * rng.uniform(0.9, 1.15, models), service_ms / speed * rng.lognormal(0, 0.2, models))
+        for gpu, (_, speed, _) in GPUS.items()
+    }
+    made = tuple(
+        Model(
+            f"m{i:05d}",
+            {gpu: Need(int(bytes_[i]), float(ms[i])) for gpu, (bytes_, ms) in needs.items()},
+            Objective(50.0),
+            max_copies=max(8, replicas),
+        )
+        for i in range(models)
+    )
+    return pools, made, share / share.sum()
+
+
+def sizings(models: tuple[Model, ...], demand: NDArray[np.float64]) -> tuple[Sizing, ...]:
+    """As the tick sizes: every copy within the capacity of the slowest GPU type, 70 % of its device."""
+    found = []
+    for model, rps in zip(models, demand.tolist(), strict=True):
+        capacity = {gpu: 700 / need.service_ms for gpu, need in model.need_by_gpu_type.items()}
+        copies = max(1, int(np.ceil(rps / min(capacity.values()) - 1e-9)))
+        found.append(Sizing(model.name, copies, rps, capacity, Reason("demand", "drawn")))
+    return tuple(found)
+
+
+class World:
+    """A fleet that does at once what it is told."""
+
+    def __init__(self, pools: tuple[Pool, ...], models: tuple[Model, ...]) -> None:
+        self.pools, self.models, self.started = pools, models, 0
+        self.replicas: list[Replica] = []
+        self.copies: list[tuple[str, str]] = []
+
+    def seen(self) -> Observation:
+        counts = {pool.name: sum(r.pool == pool.name for r in self.replicas) for pool in self.pools}
+        pools = tuple(replace(pool, replicas=counts[pool.name]) for pool in self.pools)
+        copies = tuple(Copy(m, r, CopyState.READY, is_routed=True) for m, r in self.copies)
+        return Observation(1e9, Fleet(self.models, pools, tuple(self.replicas), copies))
+
+    def apply(self, placed: Placement) -> None:
+        leaving = {name for name, _ in placed.leaving}
+        self.replicas = [r for r in self.replicas if r.name not in leaving]
+        by_name = {pool.name: pool for pool in self.pools}
+        name_by_new: dict[str, str] = {}
+        for a in placed.assignments:
+            if "+" in a.replica and a.replica not in name_by_new:
+                pool = by_name[a.replica.partition("+")[0]]
+                name_by_new[a.replica] = name = f"{pool.name}-{self.started:05d}"
+                self.started += 1
+                self.replicas.append(Replica(name, pool.name, pool.gpu_type, pool.memory_bytes, pool.compute))
+        self.copies = [(a.model, name_by_new.get(a.replica, a.replica)) for a in placed.assignments]
+
+    def lose(self, share: float) -> int:
+        """Every so-many-th replica and its copies; how many copies that is."""
+        lost = {r.name for r in self.replicas[:: round(1 / share)]}
+        self.replicas = [r for r in self.replicas if r.name not in lost]
+        before = len(self.copies)
+        self.copies = [(m, r) for m, r in self.copies if r not in lost]
+        return before - len(self.copies)
+
+    def loads(self, placed: Placement) -> int:
+        there = set(self.copies)
+        return sum((a.model, a.replica) not in there for a in placed.assignments)
+
+
+def cost(pools: tuple[Pool, ...], placed: Placement) -> float:
+    return sum(pool.cost_per_hour * placed.replicas_by_pool[pool.name] for pool in pools)
+
+
+def first_fit_decreasing(m: Market) -> float:
+    """Cost of the fleet when copies, one replica's compute at most, go largest first into the first replica of the
+    pool that is cheapest for them with all of it paid."""
+    paid = m.cost * np.maximum(m.taken, m.load)
+    bins: dict[int, list[list[float]]] = {}
+    items = []
+    for model, pool in enumerate(paid.argmin(axis=1).tolist()):
+        count = max(1, int(np.ceil(m.load[model, pool])))
+        items += [(m.taken[model, pool] / count, m.load[model, pool] / count, pool)] * count
+    for memory, compute, pool in sorted(items, key=lambda item: -max(item[:2])):
+        for free in bins.setdefault(pool, []):
+            if free[0] >= memory and free[1] >= compute:
+                free[0] -= memory
+                free[1] -= compute
+                break
+        else:
+            bins[pool].append([1 - memory, 1 - compute])
+    return float(sum(m.cost[pool] * len(those) for pool, those in bins.items()))
+
+
+def linear_program(m: Market) -> float | None:
+    """HiGHS' optimum of the linear program that the bound relaxes to; None: highspy is not installed."""
+    try:
+        import highspy
+    except ImportError:
+        return None
+    models, pools = m.load.shape
+    program = highspy.HighsLp()
+    program.num_col_, program.num_row_ = models * pools + pools, models + 2 * pools
+    program.col_cost_ = np.concatenate([np.zeros(models * pools), m.cost])
+    program.col_lower_ = np.concatenate([np.zeros(models * pools), m.fewest])
+    program.col_upper_ = np.concatenate([(m.taken < BARRED / 10).ravel().astype(float), m.most])
+    program.row_lower_ = np.concatenate([np.ones(models), np.full(2 * pools, -np.inf)])
+    program.row_upper_ = np.concatenate([np.ones(models), np.zeros(2 * pools)])
+    i, p = (axis.ravel() for axis in np.indices(m.load.shape))
+    rows = np.column_stack([i, models + p, models + pools + p])
+    values = np.column_stack([np.ones(i.size), m.taken.ravel(), m.load.ravel()])
+    own = np.arange(pools)
+    rows_of_pools = np.column_stack([models + own, models + pools + own])
+    program.a_matrix_.index_ = np.concatenate([rows.ravel(), rows_of_pools.ravel()])
+    program.a_matrix_.value_ = np.concatenate([values.ravel(), -np.ones(2 * pools)])
+    program.a_matrix_.start_ = np.concatenate([np.arange(i.size) * 3, i.size * 3 + np.arange(pools + 1) * 2])
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.passModel(program)
+    solver.run()
+    return float(solver.getInfo().objective_function_value)
+
+
+def bench(size: tuple[int, int], ticks: int) -> None:
+    pools, models, share = instance(*size)
+    total, rng, world = SIZES[size], np.random.default_rng(1), World(*instance(*size)[:2])
+    demand = share * total
+    start = perf_counter()
+    placed = place(world.seen(), sizings(models, demand), LIMITS)
+    scratch_s = perf_counter() - start
+    problem = read(world.seen(), sizings(models, demand), LIMITS)
+    bound, program = prices(problem).bound_per_hour, linear_program(market(problem))
+    print(
+        f"{size[0]} x {size[1]}: from scratch {scratch_s:.2f} s, {len(placed.assignments)} copies, cost over the bound "
+        f"{cost(pools, placed) / bound - 1:.1%} (first-fit decreasing "
+        f"{first_fit_decreasing(market(problem)) / bound - 1:.1%}; linear program "
+        f"{'highspy not installed' if program is None else f'{program / bound - 1:.2%}'})"
+    )
+    world.apply(placed)
+    solve_s, tick_s, loads = [], [], []
+    for _ in range(ticks):
+        demand = demand * np.exp(rng.normal(0, 0.1, len(demand)))
+        demand *= total / demand.sum()
+        seen, sized = world.seen(), sizings(models, demand)
+        start = perf_counter()
+        problem = replace(read(seen, sized, LIMITS), noise=0.0)
+        middle = perf_counter()
+        table, changes = solve(problem)
+        end = perf_counter()
+        placed = answer(table, seen.fleet, changes)
+        solve_s.append(end - middle)
+        tick_s.append(perf_counter() - start)
+        loads.append(world.loads(placed) / len(placed.assignments))
+        world.apply(placed)
+    gap = cost(pools, placed) / prices(problem).bound_per_hour - 1
+    print(
+        f"  {ticks} ticks: p50 {np.median(solve_s) * 1e3:.1f} ms, p99 {np.quantile(solve_s, 0.99) * 1e3:.1f} ms; "
+        f"whole p99 {np.quantile(tick_s, 0.99) * 1e3:.0f} ms; loads {np.mean(loads):.1%} of the copies a tick; "
+        f"cost over the bound {gap:.1%}"
+    )
+    lost = world.lose(0.05)
+    seen, sized = world.seen(), sizings(models, demand)
+    start = perf_counter()
+    placed = place(seen, sized, LIMITS)
+    print(
+        f"  5 % of replicas lost: {(perf_counter() - start) * 1e3:.0f} ms, {world.loads(placed) / lost:.2f} loads a copy"
+    )
+
+
+if __name__ == "__main__":
+    for size in SIZES:
+        bench(size, int(sys.argv[1]) if len(sys.argv) > 1 else 100)
