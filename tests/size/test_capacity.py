@@ -70,8 +70,8 @@ ONCE = 1
         ),
         (
             "12 % off is not",
-            {"small": Learned(56.0, 2.0, 3), "large": Learned(20.0, 1.0, 2)},
-            (56.0, "56 +- 2 ms learned over 3 windows, 50 declared"),
+            {"small": Learned(56.0, 12.0, 3), "large": Learned(20.0, 1.0, 2)},
+            (56.0, "56 +- 12 ms learned over 3 windows, 50 declared"),
             (20.0, "20 ms declared"),
         ),
         (
