@@ -72,7 +72,7 @@ def _by_relief(table: Table, share: dict[int, float]) -> list[int]:
     relief = {
         model: s / (table.count(model) + 1)
         for model, s in share.items()
-        if HOT <= wants.copies[model]
+        if wants.copies[model] >= HOT
         and table.count(model) < wants.max_copies[model]
         and table.divisor(model, 1) > table.divisor(model)
         and not np.isnan(wants.demand_rps[model])

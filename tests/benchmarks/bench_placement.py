@@ -202,7 +202,8 @@ def bench(size: tuple[int, int], ticks: int) -> None:
     start = perf_counter()
     placed = place(seen, sized, LIMITS)
     print(
-        f"  5 % of replicas lost: {(perf_counter() - start) * 1e3:.0f} ms, {world.loads(placed) / lost:.2f} loads a copy"
+    took_ms = (perf_counter() - start) * 1e3
+    print(f"  5 % of replicas lost: {took_ms:.0f} ms, {world.loads(placed) / lost:.2f} loads a copy")
     )
 
 
