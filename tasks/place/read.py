@@ -148,9 +148,14 @@ def _spots(fleet: Fleet, index: dict[str, int]) -> Spots:
 
 
 def _foreign(fleet: Fleet, index: dict[str, int]) -> dict[str, str]:
-    """Replicas that hold a copy whose footprint is not known: nobody can say what room they have."""
-    models, replicas = fleet.model_by_name, fleet.replica_by_name
-    found: dict[str, str] = {}
+    """Replicas whose GPU is not their pool's, or that hold a copy whose footprint is not known: nobody can say what
+    room they have."""
+    models, replicas, pools = fleet.model_by_name, fleet.replica_by_name, fleet.pool_by_name
+    found = {
+        replica.name: f"its GPU is {replica.gpu_type}, its pool's is {pools[replica.pool].gpu_type}"
+        for replica in fleet.replicas
+        if replica.pool in pools and replica.gpu_type != pools[replica.pool].gpu_type
+    }
     for copy in fleet.copies:
         if copy.state in (CopyState.ABSENT, CopyState.UNKNOWN) or copy.replica not in replicas:
             continue

@@ -201,10 +201,8 @@ def bench(size: tuple[int, int], ticks: int) -> None:
     seen, sized = world.seen(), sizings(models, demand)
     start = perf_counter()
     placed = place(seen, sized, LIMITS)
-    print(
     took_ms = (perf_counter() - start) * 1e3
     print(f"  5 % of replicas lost: {took_ms:.0f} ms, {world.loads(placed) / lost:.2f} loads a copy")
-    )
 
 
 if __name__ == "__main__":

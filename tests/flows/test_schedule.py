@@ -186,7 +186,7 @@ def test_the_prefect_server_restarts_in_the_middle_of_a_tick(fleet: RunningFleet
     assert ended(ticks, [after], 60)[after].state == "Completed"
 
 
-def test_a_worker_that_dies_with_its_run_blocks_the_schedule_for_at_most_two_minutes(
+def test_a_worker_that_dies_with_its_run_blocks_the_schedule_for_minutes_not_for_ever(
     fleet: RunningFleet, ticks: Ticks
 ) -> None:
     lost = ticks.ask()
@@ -195,7 +195,7 @@ def test_a_worker_that_dies_with_its_run_blocks_the_schedule_for_at_most_two_min
         os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
     next_run = ticks.ask()
-    found = ended(ticks, [next_run], 130)
+    found = ended(ticks, [next_run], 180)  # 90 s without a heartbeat, a retry every 20 s, a start: 122 s were seen
     print(f"{time.monotonic() - began:.0f} s from the death to the end of the next tick")
     assert found[next_run].state == "Completed", found[next_run]
     wait_until(lambda: run_of(fleet, lost)["state_name"] == "Crashed", "the lost run is called crashed", 60)

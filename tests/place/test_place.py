@@ -255,3 +255,11 @@ def test_a_replica_is_given_up_when_its_saving_beats_the_disruption(factor: floa
     sizings = tuple(Sizing(m, int(m in "ab"), 4.0 * (m in "ab"), {"small": 10.0}, WHY) for m in "abcde")
     leaving = [name for name, _ in place(observation, sizings, Limits(saving_factor=factor)).leaving]
     assert ("small-0" in leaving) is goes
+
+
+def test_a_replica_with_another_gpu_than_its_pool_takes_no_copy() -> None:
+    seen = fleet("b small-1 serving", pool=THREE)
+    odd = tuple(replace(r, gpu_type="large") if r.name == "small-0" else r for r in seen.replicas)
+    sizings = tuple(Sizing(m, int(m in "ab"), 4.0 * (m in "ab"), {"small": 10.0}, WHY) for m in "abcde")
+    found = place(Observation(NOW, replace(seen, replicas=odd)), sizings, Limits())
+    assert sorted((a.model, a.replica) for a in found.assignments) == [("a", "small-2"), ("b", "small-1")]
