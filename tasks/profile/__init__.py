@@ -56,6 +56,8 @@ def profile_models(config: Config, live: LiveFleet, models: Iterable[str], wait_
         while work.models:
             with live.exclusive(wait_s):
                 _measure_some(config, live, work, config.limits.act_s)
+                # what was asked in this replica is not to be taken for the requests of a copy that a tick loads there
+                time.sleep(config.metrics.window_s if work.measured else 0.0)
         done.append(work)
     measured = [one for work in done for one in work.measured]
     return Profiles(tuple(measured), tuple(line for work in done for line in work.failures))
