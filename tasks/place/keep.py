@@ -7,6 +7,9 @@ import numpy as np
 from tasks.place.problem import Floats
 from tasks.place.table import SLACK, Table
 
+TRIED = 4
+"""Copies, the least valuable of equal state, of which one may go: a hot model has hundreds."""
+
 
 def keep(table: Table) -> None:
     """Put on the table every copy that is there and may stay."""
@@ -40,12 +43,23 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
     wants = table.problem.wants
     order = _best_first(table, model, worth, crowd)
     while len(order) > wants.copies[model]:
-        replica = order.pop()
-        mark = table.mark()
-        table.remove(model, replica)
-        if len(order) < wants.max_copies[model] and not _others_can(table, model):
-            table.undo(mark)
+        least = worth.get((model, order[-1]), 4)
+        equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
+        must = len(order) > wants.max_copies[model]
+        gone = next((replica for replica in equals if _drop(table, model, replica, must)), None)
+        if gone is None:
             return
+        order.remove(gone)
+
+
+def _drop(table: Table, model: int, replica: int, must: bool) -> bool:
+    """Take the copy off; or leave it, and False, when it need not go and the others cannot take its share."""
+    mark = table.mark()
+    table.remove(model, replica)
+    if must or _others_can(table, model):
+        return True
+    table.undo(mark)
+    return False
 
 
 def _others_can(table: Table, model: int) -> bool:
