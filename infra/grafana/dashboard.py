@@ -85,6 +85,10 @@ def models() -> Iterator[Any]:
                 Query("sum by (envoy_cluster_name) (rate(envoy_cluster_upstream_rq_xx"
                       '{envoy_response_code_class="5",envoy_cluster_name=~"$model"}[1m]))',
                       "{{envoy_cluster_name}}"), unit="reqps")  # fmt: skip
+    yield lines("Service time", "Learned while serving, and its spread between windows; capacity follows it.",
+                Query(f"max by (model, gpu_type) ({P}_service_ms{MODEL})", "{{model}} on {{gpu_type}}"),
+                Query(f"max by (model, gpu_type) ({P}_service_spread_ms{MODEL})", "{{model}} on {{gpu_type}} spread"),
+                unit="ms", span=24)  # fmt: skip
 
 
 def placement() -> Iterator[Any]:

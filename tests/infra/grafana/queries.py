@@ -14,7 +14,7 @@ from prometheus_client import Metric
 
 from tasks.decision import Result
 from tasks.record.metrics import registry
-from tasks.world import TRAFFIC_COLUMNS, LoadFailure, Unknown
+from tasks.world import TRAFFIC_COLUMNS, Learned, LoadFailure, Unknown
 from tests.infra.chart.rendering import CHART
 from tests.record.test_record import a_tick
 from tests.worlds import NOW
@@ -45,7 +45,9 @@ def full_tick() -> list[Metric]:
     unknown = (Unknown("gateway", "refused the connection"),)
     seen = replace(tick.observation, traffic=traffic, load_failures=failures, unknown=unknown)
     steps = (*tick.outcomes, replace(tick.outcomes[0], result=Result.FAILED))
-    return list(registry(replace(tick, observation=seen, outcomes=steps)).collect())
+    learned = replace(tick.sizings[0], learned_by_gpu_type={"small": Learned(50.0, 2.0, 8)})
+    sizings = (learned, *tick.sizings[1:])
+    return list(registry(replace(tick, observation=seen, sizings=sizings, outcomes=steps)).collect())
 
 
 def of_the_tick() -> dict[str, set[str]]:

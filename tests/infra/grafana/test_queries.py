@@ -54,9 +54,15 @@ def test_every_metric_and_label_that_is_asked_for_exists(where: str) -> None:
 
 
 def test_what_the_tick_publishes_is_shown() -> None:
-    """But for the forecast's median, which the upper quantile stands for."""
+    """But for the forecast's median, which the upper quantile stands for, and for what only the next tick, or an HPA,
+    reads."""
     shown = {metric for expression in of_the_dashboard().values() for metric in metrics_in(expression)}
-    assert set(of_the_tick()) - shown == {"triton_placement_forecast_median_rps"}
+    assert set(of_the_tick()) - shown == {
+        "triton_placement_forecast_median_rps",
+        "triton_placement_copies_needed",
+        "triton_placement_service_windows",
+        "triton_placement_replicas_wanted_timestamp_seconds",
+    }
 
 
 def test_panels_are_numbered_and_do_not_overlap() -> None:
