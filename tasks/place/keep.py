@@ -7,6 +7,9 @@ import numpy as np
 from tasks.place.problem import Floats
 from tasks.place.table import SLACK, Table
 
+TRIED = 4
+"""Copies, the least valuable of equal state, of which one may go: a hot model has hundreds."""
+
 
 def keep(table: Table) -> None:
     """Put on the table every copy that is there and may stay."""
@@ -40,12 +43,23 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
     wants = table.problem.wants
     order = _best_first(table, model, worth, crowd)
     while len(order) > wants.copies[model]:
-        replica = order.pop()
-        mark = table.mark()
-        table.remove(model, replica)
-        if len(order) < wants.max_copies[model] and not _others_can(table, model):
-            table.undo(mark)
+        least = worth.get((model, order[-1]), 4)
+        equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
+        must = len(order) > wants.max_copies[model]
+        gone = next((replica for replica in equals if _drop(table, model, replica, must)), None)
+        if gone is None:
             return
+        order.remove(gone)
+
+
+def _drop(table: Table, model: int, replica: int, must: bool) -> bool:
+    """Take the copy off; or leave it, and False, when it need not go and the others cannot take its share."""
+    mark = table.mark()
+    table.remove(model, replica)
+    if must or _others_can(table, model):
+        return True
+    table.undo(mark)
+    return False
 
 
 def _others_can(table: Table, model: int) -> bool:
@@ -59,23 +73,21 @@ def _others_can(table: Table, model: int) -> bool:
 
 
 def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Floats) -> list[int]:
-    """The model's replicas: where it serves, is ready, is loading, is failing, is not yet; then far from those before
-    it in the list; then where most copies are, so that the emptiest can go; then by name."""
-    zone = table.problem.spots.zone
-    rest = sorted(
-        table.replicas_of[model], key=lambda replica: (worth.get((model, replica), 4), -crowd[replica], replica)
-    )
-    if all(zone[replica] < 0 for replica in rest):
+    """The model's replicas: where it serves, is ready, is loading, is failing, is not yet; then those that are not over
+    their target; then far from those before it in the list; then where most copies are, so that the emptiest can go;
+    then by name."""
+    spots = table.problem.spots
+    over = table.free_compute < -(spots.room_compute * table.problem.noise + SLACK)
+    key = {r: (worth.get((model, r), 4), bool(over[r])) for r in table.replicas_of[model]}
+    rest = sorted(key, key=lambda r: (key[r], -crowd[r], r))
+    if all(spots.zone[replica] < 0 for replica in rest):
         return rest
     order: list[int] = []
     taken: dict[int, int] = {}
     while rest:
-        best = min(
-            rest,
-            key=lambda r: (worth.get((model, r), 4), taken.get(int(zone[r]), 0), -crowd[r], r),
-        )
+        best = min(rest, key=lambda r: (key[r], taken.get(int(spots.zone[r]), 0), -crowd[r], r))
         rest.remove(best)
         order.append(best)
-        if zone[best] >= 0:
-            taken[int(zone[best])] = taken.get(int(zone[best]), 0) + 1
+        if spots.zone[best] >= 0:
+            taken[int(spots.zone[best])] = taken.get(int(spots.zone[best]), 0) + 1
     return order

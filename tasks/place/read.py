@@ -81,7 +81,7 @@ def _row(model: Model, sizing: Sizing, gpu_type: str) -> tuple[float, float, flo
     """Footprint (bytes), device time of a request (s) with the service time it was sized with, and capacity (req/s)."""
     need = model.need_by_gpu_type.get(gpu_type)
     if need is None:
-        return np.inf, 0.0, np.inf
+        return np.inf, 0.0, 0.0
     device_s = need.device_s_per_request
     if sizing.service_ms_by_gpu_type is not None:
         device_s *= sizing.service_ms_by_gpu_type.get(gpu_type, need.service_ms) / need.service_ms

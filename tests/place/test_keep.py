@@ -1,0 +1,21 @@
+"""Which of a model's copies stays where there is one too many."""
+
+from __future__ import annotations
+
+from tasks.decision import Sizing
+from tasks.place import place
+from tasks.world import Limits, Observation
+from tests.plan import POOL, WHY, fleet
+from tests.worlds import NOW
+
+
+def test_the_copy_in_a_busy_replica_goes() -> None:
+    """a takes 14 x 50 ms = 0.7 of a replica, b 6 x 50 ms = 0.3: together 1.0 > 0.9, so that a stays where b is not."""
+    rps = {"a": 14.0, "b": 6.0}
+    sizings = [Sizing(m, int(m in rps), rps.get(m, 0.0), {"small": 20.0}, WHY) for m in "abcde"]
+    seen = fleet("a small-0 serving", "b small-0 serving", "a small-1 serving", pool=POOL)
+    placed = place(Observation(NOW, seen), sizings, Limits())
+    assert {(a.model, a.replica, a.reason.code) for a in placed.assignments} == {
+        ("a", "small-1", "kept"),
+        ("b", "small-0", "kept"),
+    }
