@@ -98,6 +98,6 @@ def test_nobody_there_is_told_soon() -> None:
 
 
 def test_what_is_not_prometheus_is_told(url: str) -> None:
-    wrong = f"{url}/graph?"  # answers every path with a page
+    wrong = f"{url}/metrics?"  # answers every path with text
     with Prometheus(wrong) as prometheus, pytest.raises(PrometheusError, match="does not speak Prometheus' API"):
         prometheus.instant("up", T0)
