@@ -6,7 +6,7 @@ from tasks.place.bound import Prices, prices
 from tasks.place.consolidate import consolidate, over_maximum, spare
 from tasks.place.construct import construct
 from tasks.place.fill import Changes, fill
-from tasks.place.keep import keep, trim
+from tasks.place.keep import keep, shed, trim
 from tasks.place.problem import Problem
 from tasks.place.relieve import relieve
 from tasks.place.squeeze import squeeze
@@ -46,6 +46,7 @@ def _start(problem: Problem) -> tuple[Table, Changes]:
     table = Table(problem)
     keep(table)
     trim(table)
+    shed(table)
     return table, Changes()
 
 

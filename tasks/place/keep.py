@@ -33,6 +33,21 @@ def trim(table: Table) -> None:
             _trim(table, model, worth, crowd)
 
 
+def shed(table: Table) -> None:
+    """Take off copies that are over a replica's memory, since a footprint may have grown: those worth least, until the
+    rest fits. The headroom may be used up: what is there stays until that is gone, too."""
+    wants, spots = table.problem.wants, table.problem.spots
+    headroom = spots.memory_bytes - spots.room_bytes
+    asked = np.isnan(wants.demand_rps) | (wants.demand_rps > 0)
+    for replica in np.flatnonzero(spots.keeps & (table.free_bytes < -headroom - 1)).tolist():
+        movable = [model for model in table.models_in[replica] if not wants.is_pinned[model]]
+        footprint = wants.footprint_bytes[:, spots.pool[replica]]
+        for model in sorted(movable, key=lambda m: (asked[m], wants.priority[m], -footprint[m], m)):
+            if table.free_bytes[replica] >= -headroom[replica] - 1:
+                break
+            table.remove(model, replica)
+
+
 def _worth(table: Table) -> dict[tuple[int, int], int]:
     there = table.problem.there
     columns = (there.model.tolist(), there.replica.tolist(), there.worth.tolist())

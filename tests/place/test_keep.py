@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tasks.decision import Sizing
 from tasks.place import place
 from tasks.world import Limits, Observation
@@ -18,4 +20,16 @@ def test_the_copy_in_a_busy_replica_goes() -> None:
     assert {(a.model, a.replica, a.reason.code) for a in placed.assignments} == {
         ("a", "small-1", "kept"),
         ("b", "small-0", "kept"),
+    }
+
+
+def test_what_has_outgrown_a_replica_moves() -> None:
+    """a 100 MB and b 200 MB: more than 250 MB. The larger goes where 450 MB are free; 100 MB stay."""
+    seen = fleet("a small-0 serving", "b small-0 serving", pool=POOL)
+    small = tuple(replace(r, memory_bytes=250_000_000) if r.name == "small-0" else r for r in seen.replicas)
+    sizings = [Sizing(m, int(m in "ab"), 4.0 * (m in "ab"), {"small": 20.0}, WHY) for m in "abcde"]
+    placed = place(Observation(NOW, replace(seen, replicas=small)), sizings, Limits())
+    assert {(a.model, a.replica, a.reason.code) for a in placed.assignments} == {
+        ("a", "small-0", "kept"),
+        ("b", "small-1", "placed"),
     }

@@ -59,10 +59,6 @@ def replicas_of(a_tick: Tick) -> set[str]:
     return {replica for model in RATES for replica in serving(a_tick, model)}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="placement leaves a replica as it is whose copies grew over its memory: nothing is moved from it",
-)
 def test_a_model_whose_memory_doubled_is_moved(tmp_path: Path) -> None:
     with running_fleet(tmp_path, CONFIG) as fleet:
         before = profiled(fleet, *RATES)
