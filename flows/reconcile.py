@@ -11,7 +11,7 @@ from prefect.states import Completed
 from flows.phases import Phases
 from tasks.act import act
 from tasks.config import read_config
-from tasks.decision import Tick
+from tasks.decision import Result, Tick
 from tasks.fleets import connect
 from tasks.forecast import forecast
 from tasks.observe import observe
@@ -43,7 +43,11 @@ def reconcile(mode: Literal["plan", "apply"] = "apply", config: str = "infra/loc
     tick = Tick(mode, observation, forecasts, sizings, placement, steps, outcomes, run.seconds_by_phase)
     live.tell(tick)
     line = run(record, tick, live.pushgateway_url)
-    get_run_logger().info(line)
+    log = get_run_logger()
+    for outcome in outcomes:
+        if outcome.result is Result.FAILED:
+            log.warning("%s failed: %s", outcome.step, outcome.detail)
+    log.info(line)
     return Completed(message=line)
 
 
