@@ -214,6 +214,16 @@ def cluster(model: str, endpoint_file: Path) -> dict[str, Any]:
         "circuit_breakers": {
             "thresholds": [most | {"retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 20}}]
         },
+        # a replica that refuses a connection is left out at once: it has the fewest requests, and would be picked again
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 1,
+            "base_ejection_time": "1s",
+            "max_ejection_percent": 100,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_success_rate": 0,
+            "enforcing_local_origin_success_rate": 0,
+        },
         "health_checks": [
             {
                 "timeout": f"{CHECK_S}s",
