@@ -7,7 +7,8 @@ import pytest
 from tests.local_fleet import running_fleet
 from tests.simulate.reality import CONFIG, Seen, really, simulated, table
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.servers, pytest.mark.nightly, pytest.mark.timeout(560)]
+"""Nightly: five minutes of measured times, which need a machine of their own."""
 
 
 @pytest.fixture(scope="module")
