@@ -39,10 +39,15 @@ class Config(Section):
     """Everything there is to configure."""
 
     fleet: Annotated[LocalSection | KubernetesSection, Field(discriminator="kind")] = LocalSection()
+    """Where the replicas are: local processes, or the pods of a cluster."""
     pools: dict[Annotated[str, Field(pattern=NAME)], PoolSection] = Field(min_length=1)
+    """Pools by name: interchangeable replicas of one GPU type."""
     models: dict[Annotated[str, Field(pattern=NAME)], ModelSection] = Field(min_length=1)
+    """Needs and policy by the model's name in Triton's repository."""
     limits: LimitsSection = LimitsSection()
+    """Thresholds, budget and times of the tick."""
     metrics: MetricsSection = MetricsSection()
+    """Where demand and queue times are read from, and how far back."""
     catalogue: Path | None = None
     """File of measured needs that flows/profile.py writes; relative to this file. Left out: all is declared here."""
     _catalogue: Catalogue = PrivateAttr(default_factory=Catalogue)

@@ -149,7 +149,7 @@ class LimitsSection(Section):
     """Thresholds for the whole fleet."""
 
     interval_s: float = Field(30.0, gt=0)
-    """Seconds between ticks: as in the deployment's schedule."""
+    """Seconds between ticks: `make up` and the chart give it to the deployment's schedule."""
     budget: int = Field(4, ge=1)
     """Loads and unloads in a tick, at most."""
     stale_s: float = Field(60.0, gt=0)
@@ -198,6 +198,7 @@ class LocalSection(Section):
     """A fleet of real servers on this machine."""
 
     kind: Literal["local"] = "local"
+    """Processes on this machine."""
     state: Path = Path(".local")
     """Folder for ports, sockets, logs and data; relative to the working directory."""
 
@@ -217,6 +218,7 @@ class KubernetesSection(Section):
     """Deployments whose label ``triton-placement/pool`` names a pool."""
 
     kind: Literal["kubernetes"]
+    """Pods of a cluster."""
     namespace: str | None = None
     """Where the pools are. Left out: the service account's in a cluster, the context's outside."""
     context: str | None = None

@@ -1,5 +1,6 @@
 """The configuration: what is good is read, what is wrong is named with its place and what is allowed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ def test_local_configuration_becomes_models_and_pools() -> None:
 
 def test_schema_in_the_repository_is_the_code() -> None:
     assert Path("infra/config.schema.json").read_text() == schema(), "run: make schema"
+
+
+def test_the_schema_tells_what_each_key_means() -> None:
+    whole = json.loads(schema())
+    sections = {"(top)": whole, **whole["$defs"]}
+    keys = {f"{name}.{key}": said for name, section in sections.items() for key, said in section["properties"].items()}
+    assert [key for key, said in keys.items() if not said.get("description")] == []
+    assert len(keys) > 50
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -72,23 +72,30 @@ def site_packages() -> Path:
 
 
 def tool(name: str, say: Callable[[str], None]) -> Path:
-    """A program on PATH, else one fetched into the cache.
+    """A program on PATH, else one fetched into the cache with apt or installed with brew.
 
     Raises:
         MachineError: neither.
     """
     names = [name, *filter(None, [OTHER_NAME_BY_TOOL.get(name)])]
     fetched = CACHE / name / "usr" / "bin" / name
-    found = next(filter(None, map(shutil.which, names)), None)
+    found = _on_path(names)
     if found is None and not fetched.exists():
         say(f"fetching {name}")
         _fetch(DEBIAN_PACKAGE_BY_TOOL[name], CACHE / name)
+        if not fetched.exists():
+            _brew(names[-1])
+            found = _on_path(names)
     if found is None and not fetched.exists():
         raise MachineError(
             f"{name} is not on PATH and could not be fetched. Install it: apt install {DEBIAN_PACKAGE_BY_TOOL[name]}, "
             f"brew install {names[-1]}, or unpack https://prometheus.io/download into a folder on PATH"
         )
     return Path(found) if found else fetched
+
+
+def _on_path(names: Sequence[str]) -> str | None:
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def check_libpython(say: Callable[[str], None]) -> None:
@@ -133,6 +140,12 @@ def _fetch(package: str, folder: Path) -> None:
         subprocess.run(download, cwd=folder, capture_output=True, check=False)
     for archive in folder.glob("*.deb"):
         subprocess.run(["dpkg", "-x", str(archive), str(folder)], capture_output=True, check=False)
+
+
+def _brew(formula: str) -> None:
+    """Install with Homebrew, which needs no root either. A machine without it gets nothing here."""
+    if shutil.which("brew"):
+        subprocess.run(["brew", "install", "--quiet", formula], capture_output=True, check=False)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,10 @@ def up(config: Config, config_path: Path, say: Say, has_prefect: bool = True) ->
         _start_replicas(live, supervisor, say)
         _await_services(live, state, say)
         if has_prefect:
-            _start_prefect(state, supervisor, config_path, say)
+            _start_prefect(state, supervisor, say)
+            prefect.deploy(state, config_path, config.limits.interval_s, say)
+            supervisor.start("listener")
+            say(f"prefect      {state.url('prefect')}")
     return live
 
 
@@ -206,7 +209,7 @@ def _is_ready(live: LocalFleet, name: str) -> bool:
     return any(replica.name == name and replica.state is ReplicaState.READY for replica in live.replicas())
 
 
-def _start_prefect(state: State, supervisor: Supervisor, config_path: Path, say: Say) -> None:
+def _start_prefect(state: State, supervisor: Supervisor, say: Say) -> None:
     if not prefect.is_healthy(state):
         say("waiting for the Prefect server")
         _require(lambda: prefect.is_healthy(state), state, "prefect-server", PREFECT_START_S)
@@ -215,9 +218,6 @@ def _start_prefect(state: State, supervisor: Supervisor, config_path: Path, say:
     supervisor.start("prefect-worker")
     prefect.register_automation(state)
     _require(lambda: prefect.has_pool(state), state, "prefect-worker", PREFECT_START_S)
-    prefect.deploy(state, config_path, say)
-    supervisor.start("listener")
-    say(f"prefect      {state.url('prefect')}")
 
 
 def _is_up(supervisor: Supervisor, program: str) -> bool:

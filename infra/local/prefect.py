@@ -114,14 +114,14 @@ def forget_late_runs(state: State) -> None:
         requests.delete(f"{api}/flow_runs/{run['id']}", timeout=TIMEOUT_S)
 
 
-def deploy(state: State, config_path: Path, say: Callable[[str], None]) -> None:
+def deploy(state: State, config_path: Path, interval_s: float, say: Callable[[str], None]) -> None:
     """Register those deployments of ``prefect.yaml`` that run in the local work pool, with their schedules and triggers
-    and with this configuration, unless that was done already.
+    and with this configuration and its interval, unless that was done already.
 
     Raises:
         PrefectError: what ``prefect deploy`` said.
     """
-    definition = _definition(config_path)
+    definition = definition_of(config_path, interval_s)
     flows = (path.read_bytes() for path in sorted((ROOT / "flows").glob("*.py")))
     stamp = hashlib.sha256(b"\0".join((definition.encode(), *flows))).hexdigest()
     stamp_file = state.folder / "prefect" / "deployed"
@@ -139,12 +139,15 @@ def deploy(state: State, config_path: Path, say: Callable[[str], None]) -> None:
     stamp_file.write_text(stamp)
 
 
-def _definition(config_path: Path) -> str:
-    """``prefect.yaml`` as it is for this fleet."""
+def definition_of(config_path: Path, interval_s: float) -> str:
+    """``prefect.yaml`` as it is for this fleet: a tick every ``interval_s``, limits.interval_s of its configuration."""
     whole = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     own = [deployment for deployment in whole["deployments"] if deployment["work_pool"]["name"] == POOL]
     for deployment in own:
         deployment["parameters"]["config"] = _relative(config_path)
+        for schedule in deployment.get("schedules", ()):
+            if "interval" in schedule:
+                schedule["interval"] = interval_s
     return yaml.safe_dump({**whole, "deployments": own}, sort_keys=False)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from infra.local.cpu import cpu_s_by_pid
 from tasks.fleets import FleetUnreadableError
 from tasks.fleets.local import LocalFleet
 from tasks.observe.copies import copies, read_indexes
 from tasks.world import CopyState, Fleet, Pool
 
 EVERY_S = 1.0
-"""A look takes about 30 ms and asks no model anything."""
+"""A look takes about 50 ms and asks no model anything."""
 FILLING = (CopyState.READY, CopyState.LOADING, CopyState.UNLOADING)
 
 
@@ -25,6 +26,8 @@ class Sample:
 
     at: float
     fleet: Fleet
+    cpu_s_by_pid: Mapping[int, float] = field(default_factory=dict)
+    """CPU seconds that each of its processes had taken."""
 
     @property
     def serving(self) -> Counter[str]:
@@ -85,7 +88,8 @@ class Watch:
     def _run(self) -> None:
         while not self._is_over.wait(EVERY_S):
             with suppress(FleetUnreadableError, OSError):
-                self._samples.append(look(self._live))
+                sample = look(self._live)
+                self._samples.append(replace(sample, cpu_s_by_pid=cpu_s_by_pid(self._live.state.folder)))
 
 
 def replica_of_all_bytes(fleet: Fleet) -> int:

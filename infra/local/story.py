@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,16 @@ from rich.table import Table
 
 from infra.load import Report
 from infra.load.show import show
+from infra.local.cpu import cpu_share
 from infra.local.samples import Kill, Sample, alone, savings, served_again_s
 from tasks.clients.prometheus import Prometheus, PrometheusError
 from tasks.fleets.state import State
+from tasks.record.words import PHASES
 
 COLUMNS = 64
 """Of the chart: it fits a terminal of 80."""
 ROWS = 8
 MB = 10**6
-PHASES = ("observe", "decide", "act")
 SCRAPE_S = 5.0
 
 
@@ -102,13 +104,16 @@ def _marks(story: Story, width_s: float) -> list[str]:
 
 def _saved(story: Story) -> str:
     s = savings(story.samples)
+    cores = os.cpu_count() or 1
+    cpu = cpu_share([(sample.at, sample.cpu_s_by_pid) for sample in story.samples], cores)
     return (
         f"\nhere     {s.copies:.1f} copies on average, at most {s.peak_copies}, "
         f"in {s.replicas:.1f} replicas of {s.memory_bytes / MB:,.0f} MB together\n"
         f"copied   {s.copies_alike:.1f} copies on average, at most {s.peak_copies_alike}, "
         f"in {s.replicas_alike:.1f} replicas of {s.memory_alike_bytes / MB:,.0f} MB together: as many\n"
         f"         as the busiest model has copies, each with every model: {s.replica_of_all_bytes / MB:,.0f} MB\n"
-        f"saved    {s.share:.0%} of the memory, as much as {s.in_replicas:.1f} replicas of pool {s.smallest.name}"
+        f"saved    {s.share:.0%} of the memory, as much as {s.in_replicas:.1f} replicas of pool {s.smallest.name}\n"
+        f"CPU      all these servers together took {cpu:.0%} of the machine's {cores} cores"
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from time import perf_counter
 
 from tasks.decision import Tick
 from tasks.record import metrics
@@ -19,16 +21,20 @@ def record(tick: Tick, pushgateway_url: str) -> str:
     A Pushgateway that cannot be reached is logged, not raised: what was done is done, and losing a tick's metrics costs
     quality (a stabilisation window not known in full holds scale-downs), never safety. Plan mode pushes nothing, since
     it wanted nothing.
+
+    Its own seconds stand beside those of the other phases: all but the page and the push, which carry them.
     """
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    line = one_line(tick)
-    create_markdown_artifact(key="reconcile-summary", markdown=summary(tick), description=line)
+    start = perf_counter()
     create_table_artifact(
         key="reconcile-placement", table=placement_rows(tick), description="copies, and why they are there"
     )
     create_table_artifact(key="reconcile-demand", table=demand_rows(tick), description="demand, forecast and copies")
     create_table_artifact(key="reconcile-steps", table=step_rows(tick), description="steps and their outcomes")
+    tick = replace(tick, seconds_by_phase={**(tick.seconds_by_phase or {}), "record": perf_counter() - start})
+    line = one_line(tick)
+    create_markdown_artifact(key="reconcile-summary", markdown=summary(tick), description=line)
     if tick.mode == "apply":
         try:
             metrics.push(tick, pushgateway_url)

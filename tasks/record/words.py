@@ -9,8 +9,12 @@ from typing import Any
 
 from tasks.decision import Outcome, Result, Sizing, Tick
 from tasks.record.picture import data_uri, demand_svg, placement_svg
+from tasks.world import Copy
 
 Row = dict[str, Any]
+
+PHASES = ("observe", "decide", "act", "record")
+"""Of a tick's own time; ``decide``: the pure ones together."""
 
 
 def one_line(tick: Tick) -> str:
@@ -21,6 +25,7 @@ def one_line(tick: Tick) -> str:
     if held:
         parts.append("held: " + ", ".join(f"{n} {code}" for code, n in held.most_common(4)))
     parts += [f"unknown: {u.subject} ({u.why})" for u in tick.observation.unknown[:2]]
+    parts += [f"failing: {c.model} in {c.replica} ({c.detail})" for c in _failing_copies(tick)[:2]]
     return " · ".join([*parts, _time(tick)])
 
 
@@ -38,7 +43,7 @@ def _deeds(tick: Tick) -> str:
 
 def _time(tick: Tick) -> str:
     seconds = tick.seconds_by_phase or {}
-    return ", ".join(f"{phase} {seconds[phase]:.2f} s" for phase in ("observe", "decide", "act") if phase in seconds)
+    return ", ".join(f"{phase} {seconds[phase]:.2f} s" for phase in PHASES if phase in seconds)
 
 
 def copies_now(tick: Tick, model: str) -> int:
@@ -85,9 +90,12 @@ def _unknowns(tick: Tick) -> list[str]:
 
 
 def _failing(tick: Tick) -> list[str]:
-    failing = [copy for copy in tick.observation.fleet.copies if copy.is_failing]
-    rows = [f"- **{copy.model} in {copy.replica}**: {copy.detail}" for copy in failing]
+    rows = [f"- **{copy.model} in {copy.replica}**: {copy.detail}" for copy in _failing_copies(tick)]
     return ["## Ready, but failing\n" + "\n".join(rows)] if rows else []
+
+
+def _failing_copies(tick: Tick) -> list[Copy]:
+    return [copy for copy in tick.observation.fleet.copies if copy.is_failing]
 
 
 def _changes(tick: Tick) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -17,7 +18,8 @@ import pytest
 import requests
 
 from infra.local.demo import await_placement
-from infra.local.prefect import is_healthy
+from infra.local.prefect import environment, is_healthy
+from infra.local.programs import BIN
 from infra.local.ticks import COALESCED, EndedTick, Ticks
 from tasks.clients.triton import Triton
 from tasks.fleets.supervisor import Supervisor
@@ -33,6 +35,8 @@ CONFIG: Mapping[str, Any] = {
         "vad": MODEL,
         "filetype": {**MODEL, "min_copies": 0, "idle_s": 200},
         "ocr_cls": {**MODEL, "min_copies": 0, "idle_s": 200},
+        "ocr_rec": {**MODEL, "min_copies": 0, "idle_s": 200},
+        "squeezenet": {**MODEL, "min_copies": 0, "idle_s": 200},
     },
     "limits": {"interval_s": 30, "stale_s": 45, "stabilisation_s": 60, "act_s": 60},
     "metrics": {"window_s": 20, "step_s": 5, "history_s": 300},
@@ -133,6 +137,54 @@ def summary_artifact(fleet: RunningFleet) -> Any:
     return call(fleet, "GET", "artifacts/reconcile-summary/latest")
 
 
+def steps_of_the_latest(fleet: RunningFleet) -> list[dict[str, str]]:
+    return list(json.loads(call(fleet, "GET", "artifacts/reconcile-steps/latest")["data"]))
+
+
+def by_hand(fleet: RunningFleet, *arguments: str) -> str:
+    """What ``prefect deployment run`` says to a person who waits for the end of the run."""
+    command = [str(BIN / "prefect"), "deployment", "run", "reconcile/local", "--watch", *arguments]
+    settings = os.environ | environment(fleet.live.state)
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def logged(fleet: RunningFleet, run_id: str) -> str:
+    wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}}
+    return "\n".join(line["message"] for line in call(fleet, "POST", "logs/filter", wanted))
+
+
+def test_plan_shows_exactly_what_apply_does(fleet: RunningFleet) -> None:
+    configure(fleet, {"squeezenet": {"min_copies": 1}})
+    by_hand(fleet, "-p", "mode=plan")
+    planned = steps_of_the_latest(fleet)
+    assert "plan only" in summary_artifact(fleet)["description"]
+    assert {row["result"] for row in planned} == {"planned"}
+    assert loads(fleet, "squeezenet") == 0
+    assert fleet.ask("squeezenet").status_code == 503, "nothing was done"
+    by_hand(fleet)
+    applied = steps_of_the_latest(fleet)
+    assert {row["result"] for row in applied} == {"done"}
+    decided = ("step", "reason", "arithmetic")
+    assert [[row[key] for key in decided] for row in planned] == [[row[key] for key in decided] for row in applied]
+    assert fleet.ask("squeezenet").ok
+    assert "record" in summary_artifact(fleet)["data"].rpartition("own time")[2], "each phase's seconds"
+
+
+def test_a_step_that_fails_is_in_the_log_and_on_the_page_with_its_cause(fleet: RunningFleet, ticks: Ticks) -> None:
+    file = fleet.live.state.folder / "repository" / "ocr_rec" / "1" / "model.onnx"
+    whole = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(whole[:1000])
+    configure(fleet, {"ocr_rec": {"min_copies": 1}})
+    run = ticks.ask()
+    assert ended(ticks, [run], 60)[run].state == "Completed", "what failed is one step, not the tick"
+    file.write_bytes(whole)
+    configure(fleet, {"ocr_rec": {"min_copies": 0}})
+    wait_until(lambda: "load ocr_rec" in logged(fleet, run), "logged", 20)
+    assert "Protobuf parsing failed" in logged(fleet, run)
+    assert "Protobuf parsing failed" in summary_artifact(fleet)["data"]
+
+
 def test_runs_that_overlap_act_one_after_the_other_and_at_most_one_waits(fleet: RunningFleet, ticks: Ticks) -> None:
     first = begin_slow_load(fleet, ticks, "filetype")
     later = [ticks.ask() for _ in range(3)]
@@ -167,9 +219,10 @@ def test_an_invalid_configuration_is_refused_and_says_where(fleet: RunningFleet,
     finally:
         fleet.config_path.write_text(good)
     assert found[refused].state == "Failed"
-    page = summary_artifact(fleet)["data"]
-    assert "limits.bugdet" in page
-    assert "allowed: interval_s, budget" in page
+    # the hook that leaves it runs once the state is told
+    wait_until(lambda: "limits.bugdet" in summary_artifact(fleet)["data"], "its page")
+    assert "allowed: interval_s, budget" in summary_artifact(fleet)["data"]
+    wait_until(lambda: "limits.bugdet" in logged(fleet, refused), "and its log", 20)
     assert fleet.ask("vad").ok, "the fleet is left as it is"
     again = ticks.ask()
     assert ended(ticks, [again], 40)[again].state == "Completed"
@@ -182,6 +235,8 @@ def test_the_prefect_server_restarts_in_the_middle_of_a_tick(fleet: RunningFleet
     os.kill(pid_of(fleet, "prefect-server"), signal.SIGKILL)
     wait_until(lambda: is_healthy(fleet.live.state), "the server is back", 60)
     assert ended(ticks, [run], 90)[run].state == "Completed"
+    assert summary_artifact(fleet)["flow_run_id"] == run, "what it decided is not lost"
+    wait_until(lambda: "steps: " in logged(fleet, run), "and logged", 20)
     after = ticks.ask()
     assert ended(ticks, [after], 60)[after].state == "Completed"
 

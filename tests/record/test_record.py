@@ -89,8 +89,9 @@ def test_a_copy_that_only_seems_to_serve_is_told_with_what_was_seen() -> None:
     first, *others = seen.fleet.copies
     broken = replace(first, is_failing=True, detail="9 of 9 requests failed in 10 s")
     fleet = replace(seen.fleet, copies=(broken, *others))
-    page = summary(replace(a_tick(), observation=replace(seen, fleet=fleet)))
-    assert "- **a in small-0**: 9 of 9 requests failed in 10 s" in page
+    tick = replace(a_tick(), observation=replace(seen, fleet=fleet))
+    assert "- **a in small-0**: 9 of 9 requests failed in 10 s" in summary(tick)
+    assert "failing: a in small-0 (9 of 9 requests failed in 10 s)" in one_line(tick)
 
 
 def test_page_tells_changes_holds_steps_and_the_unknown_forecast() -> None:

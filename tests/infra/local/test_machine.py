@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from infra.local.checks import MachineError, check_platform
+from infra.local import checks
+from infra.local.checks import MachineError, check_platform, tool
 
 GLIBC = ("glibc", "2.36")
 
@@ -29,3 +32,37 @@ def test_other_machines_are_refused_with_a_remedy(
 @pytest.mark.parametrize(("libc", "python"), [(("glibc", "2.35"), (3, 11)), (("glibc", "2.41"), (3, 12))])
 def test_these_are_good(libc: tuple[str, str], python: tuple[int, int]) -> None:
     check_platform("Linux", "x86_64", libc, python)
+
+
+@pytest.fixture
+def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder on PATH, empty; nothing was fetched before."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(checks, "CACHE", tmp_path / "cache")
+    return folder
+
+
+def program(path: Path, text: str = "") -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_tool_on_path_is_taken_also_under_its_other_name(only: Path) -> None:
+    there = program(only / "pushgateway")
+    assert tool("prometheus-pushgateway", print) == there
+
+
+def test_a_tool_that_is_missing_is_installed_with_brew_where_there_is_no_apt(only: Path) -> None:
+    program(only / "brew", f'echo "$@" > {only}/asked; : > {only}/prometheus; /bin/chmod +x {only}/prometheus')
+    said: list[str] = []
+    assert tool("prometheus", said.append) == only / "prometheus"
+    assert (only / "asked").read_text() == "install --quiet prometheus\n"
+    assert said == ["fetching prometheus"]
+
+
+def test_a_tool_that_nothing_can_bring_is_named_with_the_ways_to_get_it(only: Path) -> None:
+    with pytest.raises(MachineError, match="apt install prometheus-pushgateway, brew install pushgateway, or unpack"):
+        tool("prometheus-pushgateway", print)
