@@ -37,6 +37,7 @@ CONFIG: Mapping[str, Any] = {
         "ocr_cls": {**MODEL, "min_copies": 0, "idle_s": 200},
         "ocr_rec": {**MODEL, "min_copies": 0, "idle_s": 200},
         "squeezenet": {**MODEL, "min_copies": 0, "idle_s": 200},
+        "embed": {**MODEL, "footprint": "220MB", "min_copies": 0, "idle_s": 200},
     },
     "limits": {"interval_s": 30, "stale_s": 45, "stabilisation_s": 60, "act_s": 60},
     "metrics": {"window_s": 20, "step_s": 5, "history_s": 300},
@@ -47,7 +48,9 @@ SCENARIO = """
 name: short
 phases:
   - {name: quiet, duration_s: 6, rates: {vad: 5}}
-  - {name: a replica is killed, duration_s: 20, marks: {kill: small-0}}
+  - {name: vad rises, duration_s: 4, ramp: true, rates: {vad: 35}}
+  - {name: the cold model is asked for, duration_s: 30, ask: {embed: 1}}
+  - {name: a replica is killed, duration_s: 25, marks: {kill: small-0}}
 """
 
 
@@ -56,8 +59,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
     """With Prefect; the schedule is paused, and nothing listens: a test asks for its ticks itself."""
     with running_fleet(tmp_path_factory.mktemp("schedule"), CONFIG, has_prefect=True) as fleet:
         Supervisor(fleet.live.state.supervisor_socket).stop("listener")
-        deployment = call(fleet, "GET", "deployments/name/reconcile/local")
-        call(fleet, "PATCH", f"deployments/{deployment['id']}", {"paused": True})
+        pause_schedule(fleet, True)
         await_placement(fleet.live, Ticks(fleet.live.state, time.time()), print)
         yield fleet
 
@@ -72,6 +74,11 @@ def call(fleet: RunningFleet, method: str, path: str, body: Mapping[str, Any] | 
     answer = requests.request(method, f"{fleet.live.state.url('prefect')}/api/{path}", json=body, timeout=10)
     answer.raise_for_status()
     return answer.json() if answer.content else None
+
+
+def pause_schedule(fleet: RunningFleet, is_paused: bool) -> None:
+    deployment = call(fleet, "GET", "deployments/name/reconcile/local")
+    call(fleet, "PATCH", f"deployments/{deployment['id']}", {"paused": is_paused})
 
 
 def run_of(fleet: RunningFleet, run_id: str) -> Any:
@@ -259,6 +266,10 @@ def test_a_worker_that_dies_with_its_run_blocks_the_schedule_for_minutes_not_for
 def test_the_demo_runs_on_the_fleet_that_is_up_and_tells_what_became_of_it(fleet: RunningFleet, tmp_path: Path) -> None:
     scenario = tmp_path / "short.yaml"
     scenario.write_text(SCENARIO)
+    # one copy that is busy 0.35 of the time no longer keeps the objective
+    configure(fleet, {"vad": {"queue_ms": 4}})
+    Supervisor(fleet.live.state.supervisor_socket).start("listener")
+    pause_schedule(fleet, False)
     command = [
         sys.executable,
         "-m",
@@ -271,6 +282,15 @@ def test_the_demo_runs_on_the_fleet_that_is_up_and_tells_what_became_of_it(fleet
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stderr
-    for words in ("killed small-0 with SIGKILL", "every model in every replica", "reconcile-summary", "make down"):
+    for words in (
+        "vad 1 → 2",  # the rise
+        "embed 0 → 1 (a request",  # the cold model
+        "killed small-0 with SIGKILL",
+        "served again",
+        "every model in every replica",
+        "of the machine's",
+        "reconcile-summary",
+        "make down",
+    ):
         assert words in done.stdout
     assert (fleet.live.state.folder / "load" / "requests.parquet").exists()
