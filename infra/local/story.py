@@ -17,7 +17,7 @@ from rich.table import Table
 from infra.load import Report
 from infra.load.show import show
 from infra.local.cpu import cpu_share
-from infra.local.samples import Kill, Sample, alone, savings, served_again_s
+from infra.local.samples import Kill, Sample, Savings, alone, savings, served_again_s
 from tasks.clients.prometheus import Prometheus, PrometheusError
 from tasks.fleets.state import State
 from tasks.record.words import PHASES
@@ -112,9 +112,15 @@ def _saved(story: Story) -> str:
         f"copied   {s.copies_alike:.1f} copies on average, at most {s.peak_copies_alike}, "
         f"in {s.replicas_alike:.1f} replicas of {s.memory_alike_bytes / MB:,.0f} MB together: as many\n"
         f"         as the busiest model has copies, each with every model: {s.replica_of_all_bytes / MB:,.0f} MB\n"
-        f"saved    {s.share:.0%} of the memory, as much as {s.in_replicas:.1f} replicas of pool {s.smallest.name}\n"
+        f"{_verdict(s)}\n"
         f"CPU      all these servers together took {cpu:.0%} of the machine's {cores} cores"
     )
+
+
+def _verdict(s: Savings) -> str:
+    if s.share < 0:
+        return "saved    nothing: copied pods would take less memory, since a few of them hold so few models"
+    return f"saved    {s.share:.0%} of the memory, as much as {s.in_replicas:.1f} replicas of pool {s.smallest.name}"
 
 
 def told_kill(story: Story, kill: Kill) -> str:
