@@ -24,6 +24,7 @@ from infra.local.ticks import COALESCED, EndedTick, Ticks
 from tasks.clients.triton import Triton
 from tasks.fleets.supervisor import Supervisor
 from tests.flows.ticking import configure
+from tests.infra.grafana.queries import of_the_dashboard, of_the_rules
 from tests.local_fleet import RunningFleet, pid_of, running_fleet, wait_until
 
 pytestmark = pytest.mark.servers
@@ -294,3 +295,29 @@ def test_the_demo_runs_on_the_fleet_that_is_up_and_tells_what_became_of_it(fleet
     ):
         assert words in done.stdout
     assert (fleet.live.state.folder / "load" / "requests.parquet").exists()
+
+
+WHERE_SOMETHING_FAILED = {
+    "Loads that fail A",
+    "Loads that fail B",
+    "annotation Steps failed",
+    "Failed at the gateway A",
+}
+WHERE_A_GPU_IS = {"Memory over time B"}
+
+
+def test_each_query_of_the_dashboard_is_answered_by_what_ran_here(fleet: RunningFleet) -> None:
+    """Since the fleet came up: each has values, those apart for which something must have failed, or a GPU be there."""
+    empty = {where for where, query in of_the_dashboard().items() if not values(fleet, query)}
+    assert empty <= WHERE_SOMETHING_FAILED | WHERE_A_GPU_IS
+    for query in of_the_rules().values():
+        values(fleet, query)
+
+
+def values(fleet: RunningFleet, query: str) -> list[Any]:
+    """Of the last quarter of an hour."""
+    asked = {"query": query, "start": time.time() - 900, "end": time.time(), "step": 5}
+    url = f"{fleet.live.state.url('prometheus')}/api/v1/query_range"
+    answer = requests.get(url, params=asked, timeout=10).json()
+    assert answer["status"] == "success", f"{query}: {answer.get('error')}"
+    return list(answer["data"]["result"])
