@@ -90,9 +90,9 @@ class KubernetesFleet(LiveFleet):
 
     def tell(self, tick: Tick) -> None:
         """Events on the Deployments for what the tick did and could not do. Never raises: the tick is done."""
-        found = news(tick)
         try:
-            emit(found, self._picture.deployments() if found else {}, self._api)
+            if found := news(tick):
+                emit(found, self._picture.deployments(), self._api)
         except ApiError as error:
             log.warning("no Events for this tick: %s", error)
 

@@ -42,10 +42,19 @@ def news(tick: Tick) -> list[News]:
 
 
 def emit(found: list[News], deployments: dict[str, Json], api: Api) -> None:
-    """Write the Events; one that cannot be written stops nothing, and is said in the log."""
+    """Write the Events; one that cannot be written stops nothing, and is said in the log. What was told before is
+    counted on from what one list has of it.
+
+    Raises:
+        ApiError: the Events that are there cannot be read.
+    """
+    before = {name_of(event): event for event in api.items(api.path("v1", "events"), fieldSelector=f"source={MANAGER}")}
     for line in found:
         if (deployment := deployments.get(line.pool)) is not None:
             body = _event(line, deployment, api.namespace)
+            if (told := before.get(name_of(body))) is not None:
+                body |= {"firstTimestamp": told["firstTimestamp"], "count": int(told.get("count", 1)) + 1}
+            before[name_of(body)] = body
             try:
                 api.patch(f"{api.path('v1', 'events')}/{name_of(body)}", body, APPLY, force=True)
             except ApiError as error:
@@ -86,7 +95,7 @@ def _pools(subject: str, fleet: Fleet) -> list[str]:
 
 def _event(line: News, deployment: Json, namespace: str) -> Json:
     about = {key: deployment["metadata"][key] for key in ("name", "namespace", "uid")}
-    digest = hashlib.sha256(f"{line.subject} {line.reason}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{about['uid']} {line.subject} {line.reason}".encode()).hexdigest()[:16]
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {
         "apiVersion": "v1",

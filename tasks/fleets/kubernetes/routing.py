@@ -131,12 +131,15 @@ class Routing:
         }
 
     def _keep_only(self, path: str, wanted: list[Json]) -> None:
-        """Create what is missing, put right what differs, remove what is ours and not wanted."""
+        """Apply what is missing or differs, remove what is ours and not wanted."""
         found = {name_of(thing): thing for thing in self._api.items(path, labelSelector=MANAGED)}
+        missing = [thing for thing in wanted if name_of(thing) not in found]
+        if missing:
+            self._refuse_if_elses(path, missing)
         for thing in wanted:
             there = found.pop(name_of(thing), None)
             if there is None:
-                self._create(path, thing)
+                self._api.patch(f"{path}/{name_of(thing)}", thing, APPLY)
             elif not _covers(there, {"metadata": thing["metadata"], "spec": thing["spec"]}):  # a list leaves kinds out
                 self._put_right(f"{path}/{name_of(thing)}", there, thing)
         for name in found:
@@ -146,15 +149,15 @@ class Routing:
                 if error.status != 404:
                     raise
 
-    def _create(self, path: str, thing: Json) -> None:
-        try:
-            self._api.call(Call("POST", path, {"fieldManager": MANAGER}, thing))
-        except ApiError as error:
-            if error.status != 409:
-                raise
-            what = f"{thing['kind']} {self._api.namespace}/{name_of(thing)}"
-            remedy = f"rename it, or label it {MANAGED} to give it away"
-            raise ApiError(409, f"{what} is there and not ours, so it is left alone: {remedy}") from error
+    def _refuse_if_elses(self, path: str, missing: list[Json]) -> None:
+        """Apply creates what is not there, and would take part in what somebody else has under the name: looked for by
+        one list, whose answer matters only where something is new. Whoever comes in between is met as a conflict."""
+        elses = {name_of(thing) for thing in self._api.items(path)}
+        for thing in missing:
+            if name_of(thing) in elses:
+                what = f"{thing['kind']} {self._api.namespace}/{name_of(thing)}"
+                remedy = f"rename it, or label it {MANAGED} to give it away"
+                raise ApiError(409, f"{what} is there and not ours, so it is left alone: {remedy}")
 
     def _put_right(self, path: str, there: Json, thing: Json) -> None:
         """By server-side apply: fields that we do not name stay as they are. In a selector what we do not name goes:
@@ -200,6 +203,9 @@ def _http_route(model: str, gateway: GatewaySection, version: str) -> Json:
 
 
 def _metadata(model: str) -> Json:
+    """Without owners: a model's Service belongs to every pool that may carry it, a pool's Deployment may be made anew
+    under its routes, and what is owned would go with it. What is not wanted any more the next tick removes by its
+    label."""
     return {"name": service_name(model), "labels": {MANAGED_LABEL: MANAGER}, "annotations": {MODEL_ANNOTATION: model}}
 
 
@@ -210,10 +216,17 @@ def _covers(there: Any, wanted: Any) -> bool:
         if not isinstance(there, dict):
             return False
         exact = wanted.get("selector", {}).keys() == there.get("selector", {}).keys()
-        return exact and all(key in there and _covers(there[key], value) for key, value in wanted.items())
+        return exact and all(key in there and _has(key, there[key], value) for key, value in wanted.items())
     if isinstance(wanted, list):
         return isinstance(there, list) and len(there) == len(wanted) and all(map(_covers, there, wanted))
     return bool(there == wanted)
+
+
+def _has(key: str, there: Any, wanted: Any) -> bool:
+    """Ports are told apart by their number, so others may add theirs; every other list is compared as a whole."""
+    if key == "ports":
+        return isinstance(there, list) and all(any(_covers(one, port) for one in there) for port in wanted)
+    return _covers(there, wanted)
 
 
 def _now() -> str:

@@ -155,35 +155,6 @@ def test_a_restarted_container_keeps_its_routes(cluster: Cluster) -> None:
     eventually(lambda: endpoints(cluster, "model-echo") == {pod})
 
 
-def test_a_service_that_was_edited_is_put_right_and_other_fields_are_left_alone(
-    cluster: Cluster, pods: list[str]
-) -> None:
-    path = cluster.api.path("v1", "services", "model-echo")
-    edit = {"metadata": {"annotations": {"team": "ml"}}, "spec": {"selector": {"app": "elsewhere"}}}
-    cluster.api.patch(path, edit)
-    cluster.fleet().declare(cluster.config("small").domain_models())
-    service = cluster.api.get(path)
-    assert service["spec"]["selector"] == {"model.triton-placement/echo": "ready"}
-    assert service["metadata"]["annotations"]["team"] == "ml"
-
-
-def test_a_model_that_leaves_the_configuration_loses_its_service(cluster: Cluster, pods: list[str]) -> None:
-    cluster.create("v1", "services", {"metadata": {"name": "elses"}, "spec": {"ports": [{"port": 80}]}})
-    config = cluster.config("small", models={"echo": {"footprint": "1MB", "service_ms": 1}})
-    cluster.fleet(config=config).declare(config.domain_models())
-    assert set(services(cluster)) == {"model-echo", "elses"}
-
-
-def test_a_service_of_somebody_else_is_not_taken_over(cluster: Cluster) -> None:
-    cluster.pool("small", 0)
-    elses = {"metadata": {"name": "model-echo"}, "spec": {"selector": {"app": "elses"}, "ports": [{"port": 80}]}}
-    cluster.create("v1", "services", elses)
-    fleet = cluster.fleet()
-    with pytest.raises(ApiError, match=r"Service test-\d+/model-echo is there and not ours"):
-        fleet.declare(cluster.config("small").domain_models())
-    assert services(cluster)["model-echo"]["spec"]["selector"] == {"app": "elses"}
-
-
 def test_nothing_is_written_when_all_is_as_it_should_be(cluster: Cluster, pods: list[str]) -> None:
     cluster.fleet().route("echo", pods[0])
     before = cluster.versions()
