@@ -316,7 +316,7 @@ def test_each_query_of_the_dashboard_is_answered_by_what_ran_here(fleet: Running
 
 def values(fleet: RunningFleet, query: str) -> list[Any]:
     """Of the last quarter of an hour."""
-    asked = {"query": query, "start": time.time() - 900, "end": time.time(), "step": 5}
+    asked = {"query": query, "start": f"{time.time() - 900}", "end": f"{time.time()}", "step": "5"}
     url = f"{fleet.live.state.url('prometheus')}/api/v1/query_range"
     answer = requests.get(url, params=asked, timeout=10).json()
     assert answer["status"] == "success", f"{query}: {answer.get('error')}"
