@@ -85,7 +85,7 @@ def _items(table: Table, prices: Prices, most_compute: float) -> Items:
     compute = np.array([table.compute_by_pool(m) for m in range(len(missing))]).reshape(memory.shape) / room_compute
     model: list[int] = []
     pool: list[int] = []
-    for m in np.flatnonzero(missing).tolist():
+    for m in np.flatnonzero((missing > 0) & (memory <= 1).any(axis=1)).tolist():
         weight = np.where(memory[m] <= 1, prices.share[m] + 1e-9, 0.0)
         home = int(weight.argmax())
         parts = np.zeros(len(weight), dtype=int)

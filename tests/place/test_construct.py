@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tasks.decision import Sizing
@@ -41,3 +43,15 @@ def test_the_cheapest_fleet_is_found_and_bounded(only_slow: bool, bound: float, 
     assert placed.replicas_by_pool == counts
     assert broken(seen, sizings, placed) == []
     assert prices(read(seen, sizings, Limits())).bound_per_hour == pytest.approx(bound, rel=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_larger_than_every_replica_is_left_out_and_the_others_are_placed() -> None:
+    """Many are missing, so all are placed at once: 11 GB fits in no replica of 10 GB."""
+    seen, sizings = world(only_slow=True)
+    too_large = replace(seen.fleet.models[3], need_by_gpu_type={"x": Need(11 * GB, 50.0)})
+    models = (*seen.fleet.models[:3], too_large, *seen.fleet.models[4:])
+    seen = replace(seen, fleet=replace(seen.fleet, models=models))
+    placed = place(seen, sizings, Limits())
+    assert placed.replicas_by_pool["slow"] == 10, "19 x 0.5 = 9.5"
+    assert [(hold.subject, hold.reason.code) for hold in placed.holds] == [("model:m03", "no_room")]
