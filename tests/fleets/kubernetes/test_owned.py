@@ -98,8 +98,11 @@ def test_without_a_gateway_api_no_route_is_asked_for_and_the_services_serve(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = with_models(cluster, "echo", gateway={"name": "models"})
-    fault = lambda _method, path, _before: (404, {}) if path == "/apis/gateway.networking.k8s.io" else None  # noqa: E731
-    faulty = declare_through(cluster.fleet(config=config), config, fault)
+
+    def has_no_such_api(method: str, path: str, before: int) -> tuple[int, dict[str, str]] | None:
+        return (404, {}) if path == "/apis/gateway.networking.k8s.io" else None
+
+    faulty = declare_through(cluster.fleet(config=config), config, has_no_such_api)
     assert [path for _, path in faulty.calls if "httproutes" in path] == []
     assert set(by_model(cluster, SERVICES)) == {"echo"}
     assert "the cluster has no Gateway API: the Services alone serve" in caplog.text
