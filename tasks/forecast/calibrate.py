@@ -1,7 +1,7 @@
 """Errors made on the recent past turn what a forecaster said into quantiles (split conformal prediction).
 
-An error is measured in units of ``forecast + usual level``: that lies between errors that are constant and errors that
-grow in proportion to demand, and it makes the errors of a small and of a large model comparable.
+An error is measured in units of the root of ``(forecast + usual level) x usual level``: as counts err, with the root of
+what is counted; and it makes the errors of a small and of a large model comparable.
 """
 
 from __future__ import annotations
@@ -15,24 +15,22 @@ from tasks.forecast.history import Matrix
 
 Array = NDArray[np.float32]
 
-TAIL = 0.9
-"""The tail is taken a tenth smaller: forecasters are weighted by the same errors, which makes these a bit too small."""
+TAIL = 0.95
+"""The fleet's tail is taken a twentieth smaller: forecasters are weighted by the same errors, which makes these a bit
+too small."""
 
 
-def scaled_errors(truth: Matrix, said: Array, level: Array) -> Array:
-    """(forecasters, models, trials): (truth - said) / (said + level); NaN where either is not known."""
-    scaled: Array = (truth - said) / (said + level[:, None])
-    return scaled
+def unit(said: Array, level: Array) -> Array:
+    """What errors are measured in; ``level`` as wide as ``said``, or one broadcast to it."""
+    root: Array = np.sqrt((np.maximum(said, 0) + level) * level)
+    return root
 
 
 def conformal_quantile(errors: Array, quantile: float) -> Array:
     """The ceil((n + 1) q)-th smallest of the n known errors along the last axis, NaN where n is 0.
 
-    Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005). ``errors`` are sorted, NaN last. A tail
-    (q above the median) is taken with ``TAIL``.
+    Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005). ``errors`` are sorted, NaN last.
     """
-    if quantile > 0.5:
-        quantile = 1 - TAIL * (1 - quantile)
     count = np.isfinite(errors).sum(axis=-1)
     if errors.shape[-1] == 0:
         return np.full(count.shape, np.nan, dtype=np.float32)
@@ -41,9 +39,35 @@ def conformal_quantile(errors: Array, quantile: float) -> Array:
     return nth
 
 
-def corrected(said: Array, error: Array, level: Array) -> Array:
+def corrected(said: Array, error: Array, unit: Array) -> Array:
     """The quantile of demand that a scaled error's quantile stands for; never below zero."""
-    return np.maximum(said + error * (said + level), 0)
+    demand = error * unit
+    demand += said
+    above: Array = np.maximum(demand, 0, out=demand)
+    return above
+
+
+def ranks(errors: Array) -> Array:
+    """(models, trials): rank of each error among its model's, as a share: the k-th smallest of n is k / (n + 1)."""
+    order = np.argsort(errors, axis=-1)
+    rank = np.empty_like(errors)
+    np.put_along_axis(rank, order, np.arange(1, errors.shape[-1] + 1, dtype=errors.dtype)[None], axis=-1)
+    count = np.isfinite(errors).sum(axis=-1, keepdims=True).astype(errors.dtype)
+    shares: Array = np.where(np.isfinite(errors), rank / (count + 1), np.nan)
+    return shares
+
+
+def fleet_level(of_demand: Array, quantile: float) -> float:
+    """The quantile of each model's errors at which, over the fleet, this share of the outcomes with demand is covered.
+
+    ``of_demand`` are the ranks of the outcomes that were not zero. A zero is always covered, so that a model that is
+    asked half of the time, forecast at its 0.9 quantile, is covered in 0.8 of the times that count. At most half of
+    the tail is left out: what is hardly ever asked cannot be covered, and must not cost the others.
+    """
+    if of_demand.size == 0:
+        return quantile
+    level = float(np.quantile(of_demand, 1 - TAIL * (1 - quantile)))
+    return min(level, 1 - (1 - quantile) / 2)
 
 
 def pinball(truth: Matrix, quantile_said: Array, quantile: float) -> Array:
@@ -53,8 +77,8 @@ def pinball(truth: Matrix, quantile_said: Array, quantile: float) -> Array:
     return loss
 
 
-def counting_error(said: Array, level: Array, step_s: float, quantile: float) -> Array:
+def counting_error(said: Array, unit: Array, step_s: float, quantile: float) -> Array:
     """The scaled error of counting alone: n requests in a bin are known to sqrt(n), so a rate r to sqrt(r / step)."""
     noise = NormalDist().inv_cdf(quantile) * np.sqrt(np.maximum(said, 0) / step_s)
-    scaled: Array = np.divide(noise, said + level, out=np.zeros_like(said), where=said + level > 0)
+    scaled: Array = (noise / unit).astype(np.float32)
     return scaled

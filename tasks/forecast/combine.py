@@ -1,8 +1,12 @@
-"""Many forecasters, one voice: each weighs by how little it lost on the recent past, apart for each quantile."""
+"""Many forecasters, one voice: each weighs by how little it lost on the recent past, apart for each quantile.
+
+The upper quantile is calibrated twice: each forecaster's by its own errors, so that their losses can be compared; then
+the combined one's, by the errors that it would have made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +17,16 @@ from tasks.forecast.calibrate import (
     conformal_quantile,
     corrected,
     counting_error,
+    fleet_level,
     pinball,
-    scaled_errors,
+    ranks,
+    unit,
 )
 from tasks.forecast.history import Matrix
 
 SHARPNESS = 16.0
 """Weights go with loss^-16: a forecaster that loses 4 % more weighs half. Flat from 8 to 24 on every trace tried."""
-FAIR_SHARE = 0.9
+FAIR_SHARE = 0.75
 """A forecaster is heard only when it could be tried at this share of the trials of the most tried one."""
 OWN_TRIES = 30.0
 """From so many tries on a model's own errors stand alone; before, the fleet's fill in."""
@@ -70,22 +76,62 @@ class Verdict:
     """(forecasters, models): the mean pinball loss itself; at the median, half the mean absolute error."""
 
 
-def combine(blocks: Sequence[tuple[Trial, Verdict, Verdict]], quantile: float) -> Combined:
+@dataclass(frozen=True, slots=True, eq=False)
+class Voice:
+    """What a block's forecasters say together at one quantile."""
+
+    said: Array
+    """(models,)"""
+    weights: Array
+    """(forecasters, models)"""
+    error: Array
+    """(forecasters, models): the scaled error that each was corrected by."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spoken:
+    """What a block's forecasters say together, and how its upper quantile would have done."""
+
+    median: Voice
+    upper: Voice
+    errors: Array
+    """(models, trials): scaled errors of the upper quantile, sorted, NaN last."""
+    ranks: Array
+    """Of those errors, the ranks of the outcomes that were not zero."""
+
+
+Judged = tuple[Trial, Verdict, Verdict]
+Each = Callable[[Callable[[Judged], Spoken], Iterable[Judged]], Iterable[Spoken]]
+"""``map``, or one that works on several blocks at a time."""
+
+
+def combine(blocks: Sequence[Judged], quantile: float, each: Each = map) -> Combined:
     """The median and the upper quantile of every model of every judged block, in order."""
     fleet_median = _fleet([verdict for _, verdict, _ in blocks])
     fleet_upper = _fleet([verdict for _, _, verdict in blocks])
-    spoken = []
-    for trial, at_median, at_upper in blocks:
-        median, shares = _speak(trial, at_median, fleet_median, 0.5)
-        upper, weights = _speak(trial, at_upper, fleet_upper, quantile)
-        spoken.append((median, np.maximum(upper, median), _mean_error(at_median, shares), weights.argmax(axis=0)))
-    median, upper, error, loudest = (np.concatenate(parts) for parts in zip(*spoken, strict=True))
+
+    def spoken(block: Judged) -> Spoken:
+        trial, at_median, at_upper = block
+        upper = _speak(trial, at_upper, fleet_upper, quantile)
+        errors = _errors_of(trial, upper)
+        of_demand = ranks(errors)[(trial.truth > 0) & np.isfinite(errors)]
+        return Spoken(_speak(trial, at_median, fleet_median, 0.5), upper, np.sort(errors, axis=-1), of_demand)
+
+    voices = list(each(spoken, blocks))
+    level = fleet_level(np.concatenate([voice.ranks for voice in voices]), quantile)
+    parts = []
+    for (trial, at_median, _), voice in zip(blocks, voices, strict=True):
+        median, weights = voice.median.said, voice.median.weights
+        above = np.maximum(_recalibrated(trial, voice, level), median)
+        parts.append((median, above, _mean_error(at_median, weights), voice.upper.weights.argmax(axis=0)))
+    median, upper, error, loudest = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Combined(median, upper, error, loudest)
 
 
-def judge(trial: Trial, quantile: float) -> tuple[Trial, Verdict, Verdict]:
+def judge(trial: Trial, quantile: float) -> Judged:
     """Calibrate every forecaster on its errors, then see what it would have lost: at the median, at the quantile."""
-    errors = scaled_errors(trial.truth, trial.said, trial.level)
+    units = unit(trial.said, trial.level[:, None])
+    errors = (trial.truth - trial.said) / units
     ordered = np.sort(errors, axis=-1)
     is_tried = np.isfinite(errors)
     tries = is_tried.sum(axis=-1).astype(np.float32)
@@ -93,7 +139,7 @@ def judge(trial: Trial, quantile: float) -> tuple[Trial, Verdict, Verdict]:
 
     def at(quantile: float) -> Verdict:
         error = conformal_quantile(ordered, quantile)
-        said = corrected(trial.said, error[..., None], trial.level[:, None])
+        said = corrected(trial.said, error[..., None], units)
         total = np.where(is_tried, pinball(trial.truth, said, quantile), 0).sum(axis=-1)
         # a thousandth of the level keeps a forecaster that lost nothing at all from being the only one
         mean = np.divide(total, tries, out=np.full_like(total, np.nan), where=is_heard)
@@ -125,11 +171,12 @@ def _mean_by_tries(values: Array, tries: Array) -> Array:
     return mean
 
 
-def _speak(trial: Trial, verdict: Verdict, fleet: tuple[Array, Array], quantile: float) -> tuple[Array, Array]:
-    """The quantile of each model, and each forecaster's weight in it, (forecasters, models)."""
+def _speak(trial: Trial, verdict: Verdict, fleet: tuple[Array, Array], quantile: float) -> Voice:
+    """The quantile of each model."""
     fleet_error, fleet_loss = fleet
     trust = np.minimum(verdict.tries / OWN_TRIES, 1)
-    counting = counting_error(trial.now, trial.level, trial.step_s, quantile)
+    units = unit(trial.now, trial.level)
+    counting = counting_error(trial.now, units, trial.step_s, quantile)
     # a new model is as uncertain as the fleet was, and at least as its own counts are
     borrowed = np.nan_to_num(fleet_error)[:, None] if quantile <= 0.5 else np.fmax(fleet_error[:, None], counting)
     # nothing is borrowed by what only ever saw zeros: they are zeros
@@ -137,12 +184,37 @@ def _speak(trial: Trial, verdict: Verdict, fleet: tuple[Array, Array], quantile:
     loss = np.where(verdict.tries.max(axis=0) > 0, verdict.loss, fleet_loss[:, None])
     loss = trust * loss + (1 - trust) * fleet_loss[:, None]
     is_heard = np.isfinite(loss) & np.isfinite(trial.now)
-    best = np.where(is_heard, loss, np.inf).min(axis=0)
-    weights = np.where(is_heard, np.exp(-SHARPNESS * (loss - np.where(np.isfinite(best), best, 0))), 0)
+    loss = np.where(is_heard, loss, np.inf)
+    best = loss.min(axis=0)
+    weights = np.exp(-SHARPNESS * (loss - np.where(np.isfinite(best), best, 0)))
     total = weights.sum(axis=0)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-    said = np.where(is_heard, corrected(trial.now, error, trial.level), 0)
-    return np.where(total > 0, (weights * said).sum(axis=0), np.nan).astype(np.float32), weights
+    said = np.where(is_heard, corrected(trial.now, error, units), 0)
+    together = np.where(total > 0, (weights * said).sum(axis=0), np.nan).astype(np.float32)
+    return Voice(together, weights.astype(np.float32), error.astype(np.float32))
+
+
+def _errors_of(trial: Trial, voice: Voice) -> Array:
+    """(models, trials): the scaled errors of what the forecasters would have said together; NaN: none could say."""
+    total, weight = np.zeros_like(trial.truth), np.zeros_like(trial.truth)
+    level = trial.level[:, None]
+    for said, error, weights in zip(trial.said, voice.error, voice.weights, strict=True):
+        each = corrected(said, error[:, None], unit(said, level))
+        is_known = np.isfinite(each)
+        total += np.where(is_known, each, 0) * weights[:, None]
+        weight += is_known * weights[:, None]
+    together = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+    errors: Array = (trial.truth - together) / unit(together, level)
+    return errors
+
+
+def _recalibrated(trial: Trial, voice: Spoken, level: float) -> Array:
+    """(models,): the upper quantile corrected by its own errors, as far as there were enough of them."""
+    trust = np.minimum(np.isfinite(voice.errors).sum(axis=-1) / OWN_TRIES, 1)
+    error = np.nan_to_num(conformal_quantile(voice.errors, level)) * trust
+    upper = voice.upper.said
+    # what only ever saw zeros has no errors, and stays zero
+    return corrected(upper, error.astype(np.float32), unit(upper, trial.level))
 
 
 def _mean_error(at_median: Verdict, weights: Array) -> Array:

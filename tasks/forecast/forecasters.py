@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from tasks.forecast.history import Matrix, mean_of
 
 DAY_S = 86_400.0
+DAYS = 3
+"""Days whose levels are compared with what came after."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,36 +32,46 @@ class Past:
     ahead: int
     """Bins from the origin to the one that is forecast."""
     step_s: float
-    levels: dict[tuple[float, int], Matrix] = field(default_factory=dict)
+    levels: dict[float, Matrix] = field(default_factory=dict)
     """Levels that were worked out already: several forecasters start from the same."""
+    thens: dict[int, Matrix] = field(default_factory=dict)
+    """And peaks of earlier days."""
 
     @property
     def day(self) -> int:
         """Bins in a day."""
         return round(DAY_S / self.step_s)
 
-    def level(self, horizons: float, ago: int = 0) -> Matrix:
-        """(models, origins): demand smoothed with a time constant of this many horizons, ``ago`` bins before."""
-        if (horizons, ago) not in self.levels:
-            self.levels[horizons, ago] = self._level(1 / (horizons * self.ahead), ago)
-        return self.levels[horizons, ago]
+    def level(self, horizons: float, days: int = 0) -> Matrix:
+        """(models, origins): demand smoothed with a time constant of this many horizons, up to ``DAYS`` before."""
+        if horizons not in self.levels:
+            self.levels[horizons] = self._levels(1 / (horizons * self.ahead))
+        level: Matrix = self.levels[horizons][days]
+        return level
 
-    def _level(self, rate: float, ago: int) -> Matrix:
+    def _levels(self, rate: float) -> Matrix:
+        """(days before, models, origins)."""
         reach = int(8 / rate) + 1  # e^-8 of the weight is left out
-        ends = self.origins - ago
-        level = np.full((len(self.demand), len(ends)), np.nan, dtype=np.float32)
-        # origins near each other share one matrix product over the bins that they reach
+        ends = self.origins - self.day * np.arange(DAYS + 1)[:, None]
+        levels = np.full((DAYS + 1, len(self.demand), len(self.origins)), np.nan, dtype=np.float32)
+        # ends near each other, of whatever day, share one matrix product over the bins that they reach
         span = max(reach, 256)
         for start in np.unique(ends[ends >= 0] // span) * span:
-            inside = (ends >= start) & (ends < start + span)
-            columns = np.arange(max(0, start - reach), ends[inside][-1] + 1)
-            age = ends[inside][None, :] - columns[:, None]
+            day, origin = np.nonzero((ends >= start) & (ends < start + span))
+            inside = ends[day, origin]
+            columns = np.arange(max(0, start - reach), inside.max() + 1)
+            age = inside[None, :] - columns[:, None]
             weights = np.where((age >= 0) & (age < reach), np.exp(-rate * np.maximum(age, 0)), 0).astype(np.float32)
-            level[:, inside] = _weighted_mean(self.demand[:, columns[0] : columns[-1] + 1], weights)
-        return level
+            levels[day, :, origin] = _weighted_mean(self.demand[:, columns[0] : columns[-1] + 1], weights).T
+        return levels
 
     def then(self, days: int) -> Matrix:
         """(models, origins): peaks around the time that is forecast, ``days`` before, a quarter horizon each side."""
+        if days not in self.thens:
+            self.thens[days] = self._then(days)
+        return self.thens[days]
+
+    def _then(self, days: int) -> Matrix:
         side = self.ahead // 4
         middle = self.origins + self.ahead - days * self.day
         if middle[-1] + side < 0:
@@ -109,12 +121,6 @@ def smoothing(horizons: float) -> Forecaster:
     return lambda past: past.level(horizons)
 
 
-def damped_trend(past: Past) -> Matrix:
-    """The level and half of what a fast level is ahead of a slow one."""
-    fast, slow = past.level(0.5), past.level(2)
-    return np.maximum(fast + (fast - slow) / 2, 0)
-
-
 def same_time(*days: int) -> Forecaster:
     """Mean demand around this time on earlier days."""
     return lambda past: mean_of([past.then(day) for day in days])
@@ -125,7 +131,7 @@ def seasonal_difference(horizons: float, *days: int) -> Forecaster:
 
     def said(past: Past) -> Matrix:
         now = past.level(horizons)
-        rise = mean_of([past.then(day) - past.level(horizons, ago=day * past.day) for day in days])
+        rise = mean_of([past.then(day) - past.level(horizons, day) for day in days])
         expected: Matrix = np.maximum(now + rise, 0)
         return expected
 
@@ -137,7 +143,7 @@ def seasonal_ratio(horizons: float, *days: int) -> Forecaster:
 
     def said(past: Past) -> Matrix:
         now = past.level(horizons)
-        before = mean_of([past.level(horizons, ago=day * past.day) for day in days])
+        before = mean_of([past.level(horizons, day) for day in days])
         then = mean_of([past.then(day) for day in days])
         ratio: Matrix = np.divide(then, before, out=np.full_like(then, np.nan), where=before > 0)
         return now * np.clip(ratio, 0.2, 5)
@@ -151,12 +157,13 @@ FORECASTERS: Mapping[str, Forecaster] = {
     "fast level": smoothing(0.25),
     "level": smoothing(1),
     "slow level": smoothing(4),
-    "damped trend": damped_trend,
     "same time yesterday": same_time(1),
     "same time, 3 days": same_time(1, 2, 3),
+    "same time, a week": same_time(1, 2, 3, 4, 5, 6, 7),
     "seasonal difference": seasonal_difference(1, 1, 2, 3),
+    "difference to yesterday": seasonal_difference(1, 1),
     "daily profile": seasonal_ratio(1, 1, 2, 3),
     "daily profile, fast": seasonal_ratio(0.25, 1, 2, 3),
-    "weekly profile": seasonal_ratio(1, 7),
+    "daily profile, slow": seasonal_ratio(4, 1, 2, 3),
 }
 """In the order in which ties are settled."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.forecast.calibrate import Array
-from tasks.forecast.combine import Trial, Verdict, combine, judge
+from tasks.forecast.combine import Judged, Trial, combine, judge
 from tasks.forecast.forecasters import FORECASTERS, Forecaster, Past
 from tasks.forecast.history import Matrix, coarsen, mean_of, rolling_peak
 
@@ -63,11 +63,11 @@ def predict(
     """
     demand = demand[:, -int(READ_S / step_s) :]
 
-    def judged(start: int) -> tuple[Trial, Verdict, Verdict]:
+    def judged(start: int) -> Judged:
         return judge(_try(demand[start : start + BLOCK], step_s, ahead, width, forecasters), quantile)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        combined = combine(list(pool.map(judged, range(0, max(1, len(demand)), BLOCK))), quantile)
+        combined = combine(list(pool.map(judged, range(0, max(1, len(demand)), BLOCK))), quantile, pool.map)
     names = list(forecasters)
     return Prediction(combined.median, combined.upper, combined.error, tuple(names[i] for i in combined.loudest))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.forecast.backtest import COMBINED, backtest, best_by_model, overall
-from tasks.forecast.calibrate import conformal_quantile
+from tasks.forecast.calibrate import conformal_quantile, fleet_level, ranks
 from tasks.forecast.forecasters import FORECASTERS, Past
 from tasks.forecast.history import History, Matrix, coarsen, rolling_peak
 from tasks.forecast.predict import predict
@@ -38,7 +38,8 @@ def test_coarse_bins_end_now() -> None:
     ("errors", "quantile", "expected"),
     [
         ([1, 2, 3, 4, 5, 6, 7, 8, 9], 0.5, 5.0),  # ceil(10 x 0.5) = the 5th
-        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 0.9, 9.0),  # ceil(10 x 0.91) = the 10th: there are but 9
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 0.9, 9.0),  # ceil(10 x 0.9) = the 9th
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 0.95, 9.0),  # ceil(10 x 0.95) = the 10th: there are but 9
         ([1, 2, 3, np.nan, np.nan], 0.5, 2.0),  # ceil(4 x 0.5) = the 2nd of three known
         ([np.nan, np.nan], 0.5, np.nan),
         ([], 0.5, np.nan),
@@ -47,6 +48,41 @@ def test_coarse_bins_end_now() -> None:
 def test_conformal_quantile(errors: list[float], quantile: float, expected: float) -> None:
     (said,) = conformal_quantile(matrix(errors), quantile)
     assert said == pytest.approx(expected, nan_ok=True)
+
+
+def test_ranks_are_shares_of_what_is_known() -> None:
+    nan = np.nan
+    # of three the smallest is 1 / 4; of two 1 / 3
+    assert ranks(matrix([5, -1, 2], [nan, 7, 3])) == pytest.approx(
+        matrix([0.75, 0.25, 0.5], [nan, 2 / 3, 1 / 3]), nan_ok=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "share_of_zeros", "level"),
+    [
+        # the level that covers 1 - 0.95 x 0.1 = 0.905 of the outcomes with demand, which have the highest ranks
+        ("always asked", 0.0, 0.905),
+        ("asked half of the time", 0.5, 0.95),  # 0.5 + 0.905 x 0.5 = 0.9525: half of the tail at most
+        ("asked in four of five", 0.2, 0.924),  # 0.2 + 0.905 x 0.8
+        ("never asked", 1.0, 0.9),
+    ],
+)
+def test_the_level_that_covers_the_demand_there_is(name: str, share_of_zeros: float, level: float) -> None:
+    of_all = matrix(*np.arange(1, 10_001) / 10_001)
+    assert fleet_level(of_all[int(share_of_zeros * 10_000) :], 0.9) == pytest.approx(level, abs=0.001)
+
+
+def test_demand_is_covered_where_a_fleet_is_often_not_asked() -> None:
+    rng = np.random.default_rng(11)
+    asked = rng.random((60, 8 * DAY)) < 0.7
+    values = (asked * rng.lognormal(0, 0.5, asked.shape)).astype(np.float32)
+    covered, came = [], []
+    for origin in range(7 * DAY, 8 * DAY - 3, 6):
+        came.append(values[:, origin + 3])
+        covered.append(came[-1] <= predict(values[:, : origin + 1], STEP_S, 3).upper_rps)
+    # the plain 0.9 quantile would cover 1 - 0.1 / 0.7 = 0.86 of it
+    assert np.array(covered)[np.array(came) > 0].mean() == pytest.approx(0.9, abs=0.02)
 
 
 @pytest.mark.parametrize("noise", ["poisson", "lognormal"])
@@ -136,8 +172,7 @@ def test_the_backtest_scores_every_forecaster_and_names_the_best() -> None:
     history = History(matrix(np.tile(day, 6), np.full(6 * DAY, np.nan)), STEP_S, np.zeros(2))
     scores = overall(backtest(history, ("daily", "silent"), ahead=6))
     assert set(scores["model"]) == {"daily"}
-    # six days know nothing of a week
-    assert set(scores["forecaster"]) == {COMBINED, *FORECASTERS} - {"weekly profile"}
+    assert set(scores["forecaster"]) == {COMBINED, *FORECASTERS}
     loss = scores.set_index("forecaster")["loss_median"]
     # six bins ahead of a step of 40, the last value is wrong for 12 bins of 144: 0.5 x 40 x 12 / 144 = 1.7
     assert loss["same time yesterday"] < 0.5 < loss["last value"]
