@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from infra.local import prefect
+from infra.local import prefect, prefect_api
 from infra.local.checks import check_libpython, check_platform, site_packages, tool, triton_python
 from infra.local.leftovers import end_processes, processes, remove_leaked_memory, shared_memory
 from infra.local.models import build
@@ -210,9 +210,9 @@ def _is_ready(live: LocalFleet, name: str) -> bool:
 
 
 def _start_prefect(state: State, supervisor: Supervisor, say: Say) -> None:
-    if not prefect.is_healthy(state):
+    if not prefect_api.is_healthy(state):
         say("waiting for the Prefect server")
-        _require(lambda: prefect.is_healthy(state), state, "prefect-server", PREFECT_START_S)
+        _require(lambda: prefect_api.is_healthy(state), state, "prefect-server", PREFECT_START_S)
     if not _is_up(supervisor, "prefect-worker"):
         prefect.forget_late_runs(state)
     supervisor.start("prefect-worker")

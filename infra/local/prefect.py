@@ -1,7 +1,4 @@
-"""Prefect of the local fleet: its settings, and what is registered with its server, over the REST API.
-
-Prefect itself is not imported here: that would cost every `up` a second.
-"""
+"""Prefect of the local fleet: its settings, and what is registered with its server."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import requests
 import yaml
 
 from infra.local.checks import ROOT
+from infra.local.prefect_api import PrefectError, api_url, call, has
 from infra.local.programs import BIN
 from tasks.fleets.state import State
 
@@ -29,20 +25,15 @@ RETENTION_S = 3 * 24 * 3600
 """A tick every 30 s leaves about 300 MB a day behind."""
 POOL = "local"
 AUTOMATION = "A run without heartbeats has crashed"
-TIMEOUT_S = 10.0
 DEPLOY_S = 120.0
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
-
-
-class PrefectError(Exception):
-    """Prefect refused something; the text says what and why."""
 
 
 def environment(state: State) -> dict[str, str]:
     """Settings of the server, the worker, its runs, and of a person's ``prefect`` command."""
     return {
         "PREFECT_HOME": str(state.folder / "prefect"),
-        "PREFECT_API_URL": f"{state.url('prefect')}/api",
+        "PREFECT_API_URL": api_url(state),
         # nothing is sent anywhere, and nothing is fetched from anywhere
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -58,26 +49,20 @@ def environment(state: State) -> dict[str, str]:
     }
 
 
-def is_healthy(state: State) -> bool:
-    try:
-        return requests.get(f"{state.url('prefect')}/api/health", timeout=TIMEOUT_S).ok
-    except requests.RequestException:
-        return False
-
-
 def has_pool(state: State) -> bool:
     """The worker makes its pool when it starts."""
-    return requests.get(f"{state.url('prefect')}/api/work_pools/{POOL}", timeout=TIMEOUT_S).ok
+    return has(state, f"work_pools/{POOL}")
 
 
 def register_automation(state: State) -> None:
     """A run whose worker died with it would stay Running for ever: without heartbeats it becomes Crashed."""
-    url = f"{state.url('prefect')}/api/automations"
     same_name = {"automations": {"name": {"any_": [AUTOMATION]}}}
-    if _post(f"{url}/filter", same_name):
+    if call(state, "POST", "automations/filter", same_name):
         return
-    _post(
-        f"{url}/",
+    call(
+        state,
+        "POST",
+        "automations/",
         {
             "name": AUTOMATION,
             "trigger": {
@@ -105,13 +90,12 @@ def register_automation(state: State) -> None:
 def forget_late_runs(state: State) -> None:
     """Delete the runs that were due while the fleet was down: a hundred after an hour. A tick looks at the fleet as it
     is now, so one is enough; all of them at once lock the server's database for minutes."""
-    api = f"{state.url('prefect')}/api"
     due = {
         "state": {"type": {"any_": ["SCHEDULED"]}},
         "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
     }
-    for run in _post(f"{api}/flow_runs/filter", {"flow_runs": due, "limit": 200}):
-        requests.delete(f"{api}/flow_runs/{run['id']}", timeout=TIMEOUT_S)
+    for run in call(state, "POST", "flow_runs/filter", {"flow_runs": due, "limit": 200}):
+        call(state, "DELETE", f"flow_runs/{run['id']}")
 
 
 def deploy(state: State, config_path: Path, interval_s: float, say: Callable[[str], None]) -> None:
@@ -125,9 +109,8 @@ def deploy(state: State, config_path: Path, interval_s: float, say: Callable[[st
     flows = (path.read_bytes() for path in sorted((ROOT / "flows").glob("*.py")))
     stamp = hashlib.sha256(b"\0".join((definition.encode(), *flows))).hexdigest()
     stamp_file = state.folder / "prefect" / "deployed"
-    deployed = f"{state.url('prefect')}/api/deployments/name/reconcile/local"
     is_same = stamp_file.exists() and stamp_file.read_text() == stamp
-    if is_same and requests.get(deployed, timeout=TIMEOUT_S).ok:
+    if is_same and has(state, "deployments/name/reconcile/local"):
         return
     say("deploying the flows")
     file = state.folder / "prefect" / "prefect.yaml"
@@ -166,10 +149,3 @@ def _relative(path: Path) -> str:
     """As a person would write it: the runs start in the repository's root."""
     path = path.absolute()
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
-
-
-def _post(url: str, body: dict[str, Any]) -> Any:
-    answer = requests.post(url, json=body, timeout=TIMEOUT_S)
-    if not answer.ok:
-        raise PrefectError(f"{url}: {answer.status_code} {answer.text[:500]}")
-    return answer.json()

@@ -16,7 +16,7 @@ from infra.local.checks import MachineError
 from infra.local.fleet import FleetError, Say
 from infra.local.leftovers import LeftoverError
 from infra.local.models import RepositoryError
-from infra.local.prefect import PrefectError
+from infra.local.prefect_api import PrefectError
 from tasks.config import ConfigError
 from tasks.fleets import FleetUnreadableError
 

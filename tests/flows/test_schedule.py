@@ -18,7 +18,8 @@ import pytest
 import requests
 
 from infra.local.demo import await_placement
-from infra.local.prefect import environment, is_healthy
+from infra.local.prefect import environment
+from infra.local.prefect_api import call, is_healthy
 from infra.local.programs import BIN
 from infra.local.ticks import COALESCED, EndedTick, Ticks
 from tasks.clients.triton import Triton
@@ -71,19 +72,13 @@ def ticks(fleet: RunningFleet) -> Ticks:
     return Ticks(fleet.live.state, time.time())
 
 
-def call(fleet: RunningFleet, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-    answer = requests.request(method, f"{fleet.live.state.url('prefect')}/api/{path}", json=body, timeout=10)
-    answer.raise_for_status()
-    return answer.json() if answer.content else None
-
-
 def pause_schedule(fleet: RunningFleet, is_paused: bool) -> None:
-    deployment = call(fleet, "GET", "deployments/name/reconcile/local")
-    call(fleet, "PATCH", f"deployments/{deployment['id']}", {"paused": is_paused})
+    deployment = call(fleet.live.state, "GET", "deployments/name/reconcile/local")
+    call(fleet.live.state, "PATCH", f"deployments/{deployment['id']}", {"paused": is_paused})
 
 
 def run_of(fleet: RunningFleet, run_id: str) -> Any:
-    return call(fleet, "GET", f"flow_runs/{run_id}")
+    return call(fleet.live.state, "GET", f"flow_runs/{run_id}")
 
 
 def ended(ticks: Ticks, run_ids: list[str], timeout_s: float) -> dict[str, EndedTick]:
@@ -138,15 +133,15 @@ def loads(fleet: RunningFleet, model: str) -> int:
 def pages(fleet: RunningFleet) -> str:
     """All versions of the summary."""
     wanted = {"artifacts": {"key": {"any_": ["reconcile-summary"]}}}
-    return "\n".join(page["data"] for page in call(fleet, "POST", "artifacts/filter", wanted))
+    return "\n".join(page["data"] for page in call(fleet.live.state, "POST", "artifacts/filter", wanted))
 
 
 def summary_artifact(fleet: RunningFleet) -> Any:
-    return call(fleet, "GET", "artifacts/reconcile-summary/latest")
+    return call(fleet.live.state, "GET", "artifacts/reconcile-summary/latest")
 
 
 def steps_of_the_latest(fleet: RunningFleet) -> list[dict[str, str]]:
-    return list(json.loads(call(fleet, "GET", "artifacts/reconcile-steps/latest")["data"]))
+    return list(json.loads(call(fleet.live.state, "GET", "artifacts/reconcile-steps/latest")["data"]))
 
 
 def by_hand(fleet: RunningFleet, *arguments: str) -> str:
@@ -158,7 +153,7 @@ def by_hand(fleet: RunningFleet, *arguments: str) -> str:
 
 def logged(fleet: RunningFleet, run_id: str) -> str:
     wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}}
-    return "\n".join(line["message"] for line in call(fleet, "POST", "logs/filter", wanted))
+    return "\n".join(line["message"] for line in call(fleet.live.state, "POST", "logs/filter", wanted))
 
 
 def test_plan_shows_exactly_what_apply_does(fleet: RunningFleet) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.local.prefect import PrefectError
+from infra.local.prefect_api import PrefectError
 from infra.local.ticks import Ticks
 from tasks.fleets.state import State
 
