@@ -37,9 +37,7 @@ class Sample:
     @property
     def loaded(self) -> int:
         """Copies that fill memory."""
-        return sum(
-            copy.state in (CopyState.READY, CopyState.LOADING, CopyState.UNLOADING) for copy in self.fleet.copies
-        )
+        return sum(copy.state in FILLING for copy in self.fleet.copies)
 
     @property
     def memory_bytes(self) -> int:
