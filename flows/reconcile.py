@@ -42,7 +42,7 @@ def reconcile(mode: Literal["plan", "apply"] = "apply", config: str = "infra/loc
         outcomes = run(act, steps, live, observation, settings, should_stop=should_stop) if mode == "apply" else ()
     tick = Tick(mode, observation, forecasts, sizings, placement, steps, outcomes, run.seconds_by_phase)
     live.tell(tick)
-    line = run(record, tick, live.pushgateway_url)
+    line = run(record, tick, limits, live.pushgateway_url)
     log = get_run_logger()
     for outcome in outcomes:
         if outcome.result is Result.FAILED:

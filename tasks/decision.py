@@ -143,6 +143,24 @@ class Placement:
     holds: tuple[Hold, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FleetCost:
+    """What the replicas that are to be cost, in the unit of the pools' ``cost_per_hour``."""
+
+    per_hour: float
+    bound_per_hour: float
+    """No fleet that serves every model what it is sized for costs less."""
+
+    @property
+    def gap(self) -> float:
+        """Share by which the fleet costs more than the bound; NaN: the bound is zero."""
+        return self.per_hour / self.bound_per_hour - 1 if self.bound_per_hour > 0 else float("nan")
+
+    def __str__(self) -> str:
+        above = f", {self.gap:.0%} above it" if self.gap >= 0 else ""
+        return f"{self.per_hour:.2f} an hour; the lower bound is {self.bound_per_hour:.2f}{above}"
+
+
 class StepKind(StrEnum):
     SCALE_UP = "scale_up"
     LOAD = "load"
@@ -219,3 +237,5 @@ class Tick:
     """Empty in plan mode."""
     seconds_by_phase: Mapping[str, float] | None = None
     """The tick's own time, without the orchestrator's."""
+    cost: FleetCost | None = None
+    """None: not reckoned."""

@@ -112,9 +112,13 @@ def placement() -> Iterator[Any]:
 def decisions() -> Iterator[Any]:
     """What was done, what was not, and what it cost."""
     yield bars("Steps", "Steps of each tick by kind and result.",
-               Query(f"sum by (kind, result) ({P}_steps) > 0", "{{kind}} {{result}}"))  # fmt: skip
+               Query(f"sum by (kind, result) ({P}_steps) > 0", "{{kind}} {{result}}"), span=8)  # fmt: skip
     yield bars("Time of a tick", "By phase; forecast, size, place and plan are pure computing.",
-               Query(f'max by (phase) ({P}_tick_seconds{{phase!="decide"}})', "{{phase}}"), unit="s")  # fmt: skip
+               Query(f'max by (phase) ({P}_tick_seconds{{phase!="decide"}})', "{{phase}}"),
+               unit="s", span=8)  # fmt: skip
+    yield lines("Cost an hour", "Of the replicas that are to be, and the least that a fleet could cost which serves "
+                "what is forecast.", Query(f"max({P}_cost_per_hour)", "fleet"),
+                Query(f"max({P}_cost_bound_per_hour)", "lower bound"), span=8)  # fmt: skip
     yield listing("Held, and why", "The arithmetic of each is in the newest reconcile-summary in Prefect.",
                   Query(f"max by (subject, code) ({P}_holds)", "held"))  # fmt: skip
     yield listing("Loads that fail", "Failures in a row; the next try waits longer each time.",

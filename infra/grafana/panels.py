@@ -79,9 +79,9 @@ def objective_lines(title: str, text: str, *queries: Query) -> Any:
     return panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(c.GraphTresholdsStyleMode.LINE))
 
 
-def bars(title: str, text: str, *queries: Query, unit: str = "short") -> Any:
+def bars(title: str, text: str, *queries: Query, unit: str = "short", span: int = 12) -> Any:
     """Stacked bars over time."""
-    panel = lines(title, text, *queries, unit=unit)
+    panel = lines(title, text, *queries, unit=unit, span=span)
     panel.draw_style(c.GraphDrawStyle.BARS).fill_opacity(70).line_width(0)
     return panel.stacking(common.StackingConfig().mode(c.StackingMode.NORMAL))
 

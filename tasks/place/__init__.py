@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from tasks.decision import Placement, Sizing
 from tasks.place.answer import answer
 from tasks.place.engine import solve
-from tasks.place.explain import explain
+from tasks.place.explain import cost, explain
 from tasks.place.read import read
 from tasks.world import Limits, Observation
 
-__all__ = ["explain", "place"]
+__all__ = ["cost", "explain", "place"]
 
 
 def place(observation: Observation, sizings: Sequence[Sizing], limits: Limits) -> Placement:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tasks.decision import Placement, Sizing
+from tasks.decision import FleetCost, Placement, Sizing
 from tasks.place.answer import answer
 from tasks.place.bound import prices
 from tasks.place.engine import solve
+from tasks.place.problem import Problem
 from tasks.place.read import read
 from tasks.place.seek import refusals
 from tasks.world import Limits, Observation
@@ -27,15 +28,7 @@ class Explanation:
     refusals: pd.DataFrame
     """One row a model and replica that does not get a copy (more) of it: ``model``, ``replica``, ``why``; an empty why:
     it would take one."""
-    cost_per_hour: float
-    """Of the replicas that are to be."""
-    bound_per_hour: float
-    """No fleet that serves every model costs less."""
-
-    @property
-    def gap(self) -> float:
-        """Share by which the fleet costs more than the bound; NaN: the bound is zero."""
-        return self.cost_per_hour / self.bound_per_hour - 1 if self.bound_per_hour > 0 else float("nan")
+    cost: FleetCost
 
 
 def explain(
@@ -63,11 +56,19 @@ def explain(
         for model in asked
         for spot, why in refusals(table, model)
     ]
-    cost = sum(pool.cost_per_hour * placement.replicas_by_pool[pool.name] for pool in problem.pools)
     return Explanation(
         placement,
         pd.DataFrame(rows, columns=["model", "replica", "code", "why", "memory_bytes", "compute"]),
         pd.DataFrame(refused, columns=["model", "replica", "why"]),
-        cost,
-        prices(problem).bound_per_hour,
+        _cost(problem, placement),
     )
+
+
+def cost(observation: Observation, placement: Placement, sizings: Sequence[Sizing], limits: Limits) -> FleetCost:
+    """Of a placement of this fleet, against the least that any could cost."""
+    return _cost(read(observation, sizings, limits), placement)
+
+
+def _cost(problem: Problem, placement: Placement) -> FleetCost:
+    per_hour = sum(pool.cost_per_hour * placement.replicas_by_pool[pool.name] for pool in problem.pools)
+    return FleetCost(per_hour, prices(problem).bound_per_hour)

@@ -7,26 +7,30 @@ from dataclasses import replace
 from time import perf_counter
 
 from tasks.decision import Tick
+from tasks.place import cost
 from tasks.record import metrics
 from tasks.record.words import demand_rows, one_line, placement_rows, step_rows, summary
+from tasks.world import Limits
 
 __all__ = ["one_line", "record", "record_refusal"]
 
 log = logging.getLogger(__name__)
 
 
-def record(tick: Tick, pushgateway_url: str) -> str:
+def record(tick: Tick, limits: Limits, pushgateway_url: str) -> str:
     """Leave the tick's artifacts and metrics behind; return its one-line summary.
 
     A Pushgateway that cannot be reached is logged, not raised: what was done is done, and losing a tick's metrics costs
     quality (a stabilisation window not known in full holds scale-downs), never safety. Plan mode pushes nothing, since
     it wanted nothing.
 
-    Its own seconds stand beside those of the other phases: all but the page and the push, which carry them.
+    What the fleet costs is reckoned against its lower bound here, where no decision waits for it. Its own seconds
+    stand beside those of the other phases: all but the page and the push, which carry them.
     """
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     start = perf_counter()
+    tick = replace(tick, cost=cost(tick.observation, tick.placement, tick.sizings, limits))
     create_table_artifact(
         key="reconcile-placement", table=placement_rows(tick), description="copies, and why they are there"
     )

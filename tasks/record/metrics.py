@@ -44,7 +44,7 @@ def _of_models(tick: Tick) -> list[Metric]:
     known = [f for f in tick.forecasts if f.median_rps is not None and f.upper_rps is not None]
     queue = tick.observation.traffic.dropna(subset=["queue_ms"]).groupby("model")["queue_ms"].mean()
     learned = [(s.model, gpu, known) for s in tick.sizings for gpu, known in (s.learned_by_gpu_type or {}).items()]
-    on_gpu = ("model", "gpu_type")
+    on_gpu, footprints = ("model", "gpu_type"), tick.observation.footprints
     capacity = {s.model: min(s.capacity_rps_by_gpu_type.values()) for s in tick.sizings if s.capacity_rps_by_gpu_type}
     return [
         ("copies_wanted", "Copies each model should have", model, (((s.model,), s.copies) for s in tick.sizings)),
@@ -63,6 +63,14 @@ def _of_models(tick: Tick) -> list[Metric]:
         ("service_ms", "Service time learned while serving", on_gpu, (((m, g), k.service_ms) for m, g, k in learned)),
         ("service_spread_ms", "Its spread between windows", on_gpu, (((m, g), k.spread_ms) for m, g, k in learned)),
         ("service_windows", "Windows it was learned from", on_gpu, (((m, g), k.windows) for m, g, k in learned)),
+        ("footprint_bytes", "Memory of a copy learned while it is loaded", on_gpu,
+         ((key, known.footprint_bytes) for key, known in footprints.items())),
+        ("footprint_spread_bytes", "Its spread between looks", on_gpu,
+         ((key, known.spread_bytes) for key, known in footprints.items())),
+        ("footprint_looks", "Looks it was learned from", on_gpu,
+         ((key, known.looks) for key, known in footprints.items())),
+        ("footprint_timestamp_seconds", "The last of them", on_gpu,
+         ((key, known.last_at) for key, known in footprints.items())),
         ("objective_queue_ms", "Objective", model, (((m.name,), m.objective.queue_ms) for m in fleet.models)),
         ("queue_ms", "Mean queue time of its copies", model, (((str(m),), float(v)) for m, v in queue.items())),
     ]  # fmt: skip
@@ -108,6 +116,13 @@ def _of_tick(tick: Tick) -> list[Metric]:
     return [
         ("tick_timestamp_seconds", "When the tick observed", (), [((), tick.observation.now)]),
         ("tick_seconds", "The tick's own time", ("phase",), (((phase,), s) for phase, s in seconds.items())),
+        ("cost_per_hour", "Of the fleet that is to be", (), [((), tick.cost.per_hour)] if tick.cost else []),
+        (
+            "cost_bound_per_hour",
+            "No fleet that serves what is forecast costs less",
+            (),
+            [((), tick.cost.bound_per_hour)] if tick.cost else [],
+        ),
         ("steps", "Steps of the last tick", ("kind", "result"), steps.items()),
         ("holds", "1 while held", ("subject", "code"), ((key, 1.0) for key in sorted(held))),
         ("unknown", "1 while it cannot be read", ("subject",), (((u.subject,), 1.0) for u in tick.observation.unknown)),

@@ -71,6 +71,7 @@ def summary(tick: Tick) -> str:
     sections = [
         f"# {when:%H:%M:%S} UTC · {_deeds(tick)}",
         f"{serving} copies serve (every model in every replica: {everywhere}) · replicas: {pools} · mode {tick.mode}",
+        *([f"The fleet that is to be costs {tick.cost}"] if tick.cost else []),
         *_unknowns(tick),
         *_failing(tick),
         "## What changes, and why\n" + _changes(tick),

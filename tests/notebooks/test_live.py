@@ -17,6 +17,7 @@ from infra.load.client import Answer, Outcome
 from infra.load.profile import Profile, Segment
 from infra.load.report import Clock, Sent, summarise
 from tasks.record import record
+from tasks.world import Limits
 from tests.notebooks.executing import execute, shown
 from tests.prometheus_server import prometheus_server
 from tests.record.test_record import a_tick
@@ -32,7 +33,7 @@ QUEUE_MS = 3
 
 @flow(name="reconcile")
 def a_run() -> None:
-    record(a_tick(), "127.0.0.1:9")  # no Pushgateway there: logged, not raised
+    record(a_tick(), Limits(), "127.0.0.1:9")  # no Pushgateway there: logged, not raised
 
 
 @pytest.fixture

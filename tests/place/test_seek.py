@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.decision import Sizing
-from tasks.place import explain
+from tasks.place import cost, explain
 from tasks.place.read import read, retry_at
 from tasks.place.seek import refusals, spread
 from tasks.place.table import Table
@@ -73,9 +73,12 @@ def test_changes_can_be_taken_back() -> None:
 
 
 def test_the_explanation_names_cost_bound_and_each_refusal() -> None:
-    """Two replicas of 3 must be, at 1 an hour each; one model of 400 MB fits beside nothing."""
+    """Two to three replicas at 1 an hour each; one model of 400 MB fits beside nothing, so all three are needed."""
     sizings = [Sizing(m, 1, 4.0, {"small": 20.0}, WHY) for m in "abcde"]
-    told = explain(Observation(NOW, fleet("c small-0 serving", pool=POOL)), sizings, Limits(), models=["c"])
-    assert told.bound_per_hour <= told.cost_per_hour
+    seen = Observation(NOW, fleet("c small-0 serving", pool=POOL))
+    told = explain(seen, sizings, Limits(), models=["c"])
+    assert told.cost.per_hour == 3.0
+    assert told.cost == cost(seen, told.placement, sizings, Limits())
+    assert told.cost.bound_per_hour <= told.cost.per_hour
     assert told.refusals.set_index("replica").why["small-0"] == "it holds a copy"
     assert set(told.copies.model) == set("abcde")

@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 
 from tasks.decision import (
     Assignment,
+    FleetCost,
     Forecast,
     Hold,
     Outcome,
@@ -104,6 +105,17 @@ def test_page_tells_changes_holds_steps_and_the_unknown_forecast() -> None:
     assert page.count("data:image/svg+xml;base64,") == 2
 
 
+def test_page_tells_what_the_fleet_costs_against_the_least_that_it_could() -> None:
+    assert "costs" not in summary(a_tick())
+    page = summary(replace(a_tick(), cost=FleetCost(3.0, 2.4)))
+    assert "The fleet that is to be costs 3.00 an hour; the lower bound is 2.40, 25% above it" in page
+
+
+def test_a_fleet_that_leaves_models_out_costs_less_than_the_bound_and_is_not_called_good() -> None:
+    assert str(FleetCost(1.0, 2.0)) == "1.00 an hour; the lower bound is 2.00"
+    assert str(FleetCost(1.0, 0.0)) == "1.00 an hour; the lower bound is 0.00"
+
+
 def test_pictures_are_well_formed_and_name_every_replica_and_forecast() -> None:
     placement, demand = placement_svg(a_tick()), demand_svg(a_tick())
     words = "".join(ElementTree.fromstring(placement).itertext())
@@ -122,7 +134,7 @@ def test_tables_name_every_model_and_every_copy() -> None:
 
 
 def test_metrics_of_a_tick() -> None:
-    text = generate_latest(registry(a_tick())).decode()
+    text = generate_latest(registry(replace(a_tick(), cost=FleetCost(3.0, 2.4)))).decode()
     for line in (
         'triton_placement_copies_wanted{model="b"} 2.0',
         'triton_placement_copies_needed{model="b"} 2.0',
@@ -133,6 +145,8 @@ def test_metrics_of_a_tick() -> None:
         'triton_placement_replicas_wanted{pool="small"} 2.0',
         'triton_placement_replicas_wanted_timestamp_seconds{pool="small"} 1.8e+09',
         "triton_placement_tick_timestamp_seconds 1.8e+09",
+        "triton_placement_cost_per_hour 3.0",
+        "triton_placement_cost_bound_per_hour 2.4",
     ):
         assert line in text
     assert 'forecast_upper_rps{model="c"}' not in text, "unknown is not zero"
