@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -20,18 +21,20 @@ from prefect.artifacts import (
 )
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from pydantic import Field, ValidationError
 
 from tasks.clients.prometheus import Prometheus
-from tasks.config import Config, ConfigError, read_config
+from tasks.config import Config, ConfigError, read_config, wrong_places
 from tasks.fleets import connect
 from tasks.observe.series import covered
+from tasks.sections import Section
 from tasks.simulate.bound import lower_bound
 from tasks.simulate.demand import Demand, read_demand
 from tasks.simulate.picture import picture
 from tasks.simulate.policies import own, peers
 from tasks.simulate.report import best, markdown, rows
 from tasks.simulate.run import Policy, Run, simulate
-from tasks.simulate.scenario import Costs, Scenario, fits
+from tasks.simulate.scenario import Costs, Failure, Scenario, fits
 
 STEP_S = 5.0
 FINE_STEP_S, FINE_S = 1.0, 7200.0
@@ -41,15 +44,33 @@ LEAST_S = 900.0
 TIMEOUT_S = 60.0
 """A query over days takes longer than a tick's."""
 
+GPU = frozenset({"memory", "gpu_type", "compute"})
+"""What is bought with a GPU: the larger one is not free."""
+
+
+class FailureSection(Section):
+    """A replica that dies."""
+
+    at_s: float = Field(ge=0)
+    """Seconds after the start of what is scored."""
+    pool: str
+    """The pool that it is in."""
+    nth: int = Field(0, ge=0)
+    """Of the pool's replicas that are there then, by age; the last one where there are fewer."""
+
+    def failure(self) -> Failure:
+        return Failure(self.at_s, self.pool, self.nth)
+
 
 @flow(name="replay")
-def replay(
+def replay(  # noqa: PLR0913, PLR0917  each question is one parameter
     config: str = "infra/local/placement.yaml",
     demand: str = "",
     hours: float = 24.0,
     queue_ms: float | None = None,
     scale_to_zero: bool | None = None,
-    memory_by_pool: dict[str, str] | None = None,
+    pools: dict[str, dict[str, Any]] | None = None,
+    failures: list[FailureSection] | None = None,
 ) -> State[Any]:
     """Replay demand through the tick's own decisions and through other policies, side by side.
 
@@ -59,11 +80,14 @@ def replay(
         hours: at most so much of it, the newest.
         queue_ms: what if the objective of every model were this.
         scale_to_zero: what if models without requests had no copy, or all had at least one.
-        memory_by_pool: what if replicas had this much memory, for example {"small": "24GiB"}.
+        pools: what if pools were otherwise, in the configuration's own words; another GPU needs its cost, for example
+            {"small": {"memory": "24GiB", "gpu_type": "l4", "cost_per_hour": 2.5}}.
+        failures: what if replicas died, seconds after the start of what is scored, for example
+            [{"at_s": 600, "pool": "small"}].
     """
-    settings = edited(read_config(config), queue_ms, scale_to_zero, memory_by_pool)
+    settings = edited(read_config(config), queue_ms, scale_to_zero, pools)
     trace = read_trace(Path(demand)) if demand else from_prometheus(settings, time.time(), hours * 3600)
-    scenario = scenario_of(settings, trace, hours * 3600)
+    scenario = scenario_of(settings, trace, hours * 3600, tuple(one.failure() for one in failures or ()))
     bound = lower_bound(scenario)
     runs = compare(scenario, Progress())
     table = rows(runs, bound, scenario.duration_s / 3600)
@@ -109,12 +133,12 @@ def compare(scenario: Scenario, on_progress: Callable[[float], None] = lambda _:
 
 
 def edited(
-    config: Config, queue_ms: float | None, scale_to_zero: bool | None, memory_by_pool: dict[str, str] | None
+    config: Config, queue_ms: float | None, scale_to_zero: bool | None, pools: dict[str, dict[str, Any]] | None
 ) -> Config:
     """The configuration with one thing or another changed, checked as if somebody had written it so.
 
     Raises:
-        ConfigError: a pool that there is not, or a value out of range.
+        ConfigError: a pool that there is not, another GPU without its cost, or a value out of range.
     """
     # what is not declared stays so: the catalogue may have it
     raw = config.model_dump(mode="json", exclude_unset=True)
@@ -123,14 +147,29 @@ def edited(
             model["queue_ms"] = queue_ms
         if scale_to_zero is not None:
             model["min_copies"] = 0 if scale_to_zero else max(1, model.get("min_copies", 1))
-    for pool, memory in (memory_by_pool or {}).items():
-        if pool not in raw["pools"]:
-            raise ConfigError(f"memory_by_pool names pool {pool}; there are: {', '.join(sorted(raw['pools']))}")
-        raw["pools"][pool]["memory"] = memory
+    if pools:
+        _change_pools(raw, pools)
     try:
-        return Config.model_validate(raw).with_catalogue_of(config)
-    except ValueError as error:
-        raise ConfigError(f"the edited configuration is wrong: {error}") from error
+        made = Config.model_validate(raw).with_catalogue_of(config)
+    except ValidationError as error:
+        raise ConfigError("the edited configuration is wrong:\n" + "\n".join(wrong_places(error))) from error
+    if missing := made.missing_needs():
+        raise ConfigError("the edited configuration is wrong:\n" + "\n".join(missing))
+    return made
+
+
+def _change_pools(raw: dict[str, Any], changes_by_pool: dict[str, dict[str, Any]]) -> None:
+    """Change pools of a configuration, and leave out what its models need on GPU types that no pool has any more."""
+    for pool, changes in changes_by_pool.items():
+        if pool not in raw["pools"]:
+            raise ConfigError(f"pools names pool {pool}; there are: {', '.join(sorted(raw['pools']))}")
+        if GPU & set(changes) and "cost_per_hour" not in changes:
+            raise ConfigError(f"pools.{pool} changes the GPU and not what it costs: give its cost_per_hour too")
+        raw["pools"][pool] |= changes
+    gpu_types = {section.get("gpu_type") or name for name, section in raw["pools"].items()}
+    for model in raw["models"].values():
+        if "on" in model:
+            model["on"] = {gpu: need for gpu, need in model["on"].items() if gpu in gpu_types}
 
 
 def read_trace(path: Path) -> pd.DataFrame:
@@ -159,19 +198,30 @@ def from_prometheus(config: Config, now: float, span_s: float) -> pd.DataFrame:
     url = metrics.prometheus_url or connect(config).prometheus_url
     with Prometheus(url, TIMEOUT_S) as prometheus:
         answer = prometheus.history(covered(metrics.demand_query, metrics.window_s), now, span_s, metrics.step_s)
-    if "model" not in answer:
-        raise ValueError(f"{url} has no demand in the last {span_s / 3600:g} h: check metrics.demand_query")
-    known = answer[answer["model"].isin(list(config.models))].dropna(subset=["value"])
+    seen = answer.dropna(subset=["value"]) if "model" in answer else pd.DataFrame({"model": [], "value": []})
+    known = seen[seen["model"].isin(list(config.models))]
+    if known.empty:
+        since, until = (datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") for at in (now - span_s, now))
+        raise ValueError(
+            f"{url} has no demand of the configuration's models ({_some(config.models)}) from {since} to {until} UTC; "
+            f"it has demand of: {_some(seen['model'].dropna())}. Check metrics.prometheus_url and metrics.demand_query"
+        )
     counts = known["value"] * metrics.step_s
     return pd.DataFrame({"timestamp": known["time"] - metrics.step_s, "model": known["model"], "requests": counts})
 
 
-def scenario_of(config: Config, trace: pd.DataFrame, span_s: float) -> Scenario:
+def _some(names: Iterable[str]) -> str:
+    """The first of many names, in their order by letter."""
+    known = sorted({str(name) for name in names})
+    return ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "") or "no model"
+
+
+def scenario_of(config: Config, trace: pd.DataFrame, span_s: float, failures: tuple[Failure, ...] = ()) -> Scenario:
     """The configured fleet under the newest ``span_s`` of the trace; models that it does not have are silent.
 
     Raises:
         ConfigError: a model has no place.
-        ValueError: nothing in it is of the configuration's models, or it is too short.
+        ValueError: nothing in it is of the configuration's models, it is too short, or a failure is not within it.
     """
     models, pools = config.domain_models(), config.domain_pools()
     if homeless := [m.name for m in models if not any(m.may_live_in(p) and fits(m, p) for p in pools)]:
@@ -179,8 +229,7 @@ def scenario_of(config: Config, trace: pd.DataFrame, span_s: float) -> Scenario:
     trace = trace.assign(timestamp=trace["timestamp"].astype(float), model=trace["model"].astype(str))
     ours_only = trace[trace["model"].isin([model.name for model in models])]
     if ours_only.empty:
-        known, there = ", ".join(m.name for m in models[:5]), ", ".join(sorted(set(trace["model"]))[:5])
-        raise ValueError(f"the demand is of {there}..., the configuration has {known}...")
+        raise ValueError(f"the demand is of {_some(trace['model'])}; the configuration has {_some(config.models)}")
     ours_only = ours_only[ours_only["timestamp"] >= ours_only["timestamp"].max() - span_s]
     span_s = float(ours_only["timestamp"].max() - ours_only["timestamp"].min())
     if span_s < LEAST_S:
@@ -205,9 +254,20 @@ def scenario_of(config: Config, trace: pd.DataFrame, span_s: float) -> Scenario:
         history_s=history_s,
         bin_s=bin_s,
         window_s=config.metrics.window_s,
+        failures=failures,
         costs=replace(Costs(), step_s=step_s),
-        note="Demand as recorded, a straight line where it was not; arrivals are Poisson at its rate.",
+        note=_note(sorted(set(config.models) - set(ours_only["model"])), failures),
     )
+
+
+def _note(silent: list[str], failures: tuple[Failure, ...]) -> str:
+    """What is made up, and what was asked."""
+    parts = ["Demand as recorded, a straight line where it was not; arrivals are Poisson at its rate."]
+    if silent:
+        parts.append(f"They are silent, for no demand was recorded of {_some(silent)}.")
+    if failures:
+        parts.append(f"Replicas die: {', '.join(f'one of {one.pool} at {one.at_s:g} s' for one in failures)}.")
+    return " ".join(parts)
 
 
 def _of(models: tuple[Any, ...], trace: pd.DataFrame, bin_s: float, first: float) -> Demand:

@@ -160,11 +160,16 @@ def _read(path: Path | str) -> Config:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
-        places = [
-            f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}{_allowed(e['loc'], e['type'])}"
-            for e in error.errors()
-        ]
+        places = wrong_places(error)
         raise ConfigError(f"{path}: {len(places)} wrong:\n" + "\n".join(places)) from error
+
+
+def wrong_places(error: ValidationError) -> list[str]:
+    """One line for each place that is wrong, with what is allowed there."""
+    return [
+        f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}{_allowed(e['loc'], e['type'])}"
+        for e in error.errors()
+    ]
 
 
 SECTION_BY_KEY: dict[str, type[BaseModel]] = {

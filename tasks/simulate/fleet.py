@@ -118,7 +118,7 @@ class SimulatedFleet:
 
     def kill(self, failure: Failure) -> None:
         """The replica dies with all that is in it; its pool starts another."""
-        pool = next(i for i, p in enumerate(self.scenario.pools) if p.name == failure.pool)
+        pool = self.scenario.pool_index(failure.pool)
         rows = self.replicas.of(pool)
         if not rows.size:
             return

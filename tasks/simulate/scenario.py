@@ -77,6 +77,23 @@ class Scenario:
     note: str = ""
     """Where the demand is from, and which part of it is made up."""
 
+    def __post_init__(self) -> None:
+        for failure in self.failures:
+            self.pool_index(failure.pool)
+            if not 0 <= failure.at_s < self.duration_s:
+                raise ValueError(f"a replica fails at {failure.at_s:g} s; scored are {self.duration_s:g} s, from 0 on")
+
+    def pool_index(self, name: str) -> int:
+        """Which of the pools has this name.
+
+        Raises:
+            ValueError: none.
+        """
+        names = [pool.name for pool in self.pools]
+        if name not in names:
+            raise ValueError(f"a replica fails in pool {name}; there are: {', '.join(sorted(names))}")
+        return names.index(name)
+
     @property
     def end(self) -> float:
         return self.start + self.duration_s
