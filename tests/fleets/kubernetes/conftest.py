@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from tests.fleets.kubernetes.cluster import Cluster
 from tests.fleets.kubernetes.control_plane import ControlPlane, control_plane, missing
 from tests.fleets.kubernetes.kubelet import NODES, create_node
 from tests.fleets.kubernetes.network import own_network
+from tests.fleets.kubernetes.stage import Stage
+from tests.prometheus_server import Samples, prometheus_server
 
 _numbers = itertools.count(1)
 
@@ -61,3 +65,32 @@ def cluster(plane: ControlPlane) -> Iterator[Cluster]:
     """An empty namespace."""
     with ExitStack() as stack:
         yield Cluster(plane, f"test-{next(_numbers)}", stack)
+
+
+@pytest.fixture(scope="module")
+def prometheus(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with prometheus_server(tmp_path_factory.mktemp("prometheus"), demand(time.time())) as url:
+        yield url
+
+
+def demand(now: float) -> Samples:
+    """``asked``: each model but ``slow`` and ``broken`` once a second, from ten minutes ago until in ten minutes.
+    ``asked_once_total``: the same as a counter that nobody has scraped for a minute."""
+    rps_by_model = {"echo": 1.0, "other": 1.0, "slow": 0.0, "broken": 0.0}
+    asked = {
+        f'asked{{model="{model}"}}': {now + at: rps for at in range(-600, 600, 5)}
+        for model, rps in rps_by_model.items()
+    }
+    once = {
+        f'asked_once_total{{model="{model}"}}': {now + at: (600 + at) * rps for at in range(-600, -60, 5)}
+        for model, rps in rps_by_model.items()
+    }
+    return asked | once
+
+
+@pytest.fixture
+def stage(cluster: Cluster, prometheus: str, pod_network: str, tmp_path: Path) -> Iterator[Stage]:
+    if pod_network:
+        pytest.skip(pod_network)
+    with ExitStack() as stack:
+        yield Stage(cluster, tmp_path, prometheus, stack)
