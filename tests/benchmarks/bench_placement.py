@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from tasks.decision import Placement, Reason, Sizing
 from tasks.place import place
 from tasks.place.answer import answer
-from tasks.place.bound import BARRED, Market, market, prices
+from tasks.place.bound import market, prices
 from tasks.place.engine import solve
+from tasks.place.problem import Problem
 from tasks.place.read import read
 from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
+from tests.benchmarks.placement_yardsticks import EXACT_UP_TO, HAS_HIGHS, exact, first_fit_decreasing, linear_program
 
 GPUS = {"t4": (16e9, 1.0, 0.53), "l4": (24e9, 2.2, 0.80), "a10g": (24e9, 2.8, 1.01), "a100": (80e9, 8.0, 3.67)}
 """Memory (bytes), speed, cost an hour."""
@@ -111,53 +113,21 @@ def cost(pools: tuple[Pool, ...], placed: Placement) -> float:
     return sum(pool.cost_per_hour * placed.replicas_by_pool[pool.name] for pool in pools)
 
 
-def first_fit_decreasing(m: Market) -> float:
-    """Cost of the fleet when copies, one replica's compute at most, go largest first into the first replica of the
-    pool that is cheapest for them with all of it paid."""
-    paid = m.cost * np.maximum(m.taken, m.load)
-    bins: dict[int, list[list[float]]] = {}
-    items = []
-    for model, pool in enumerate(paid.argmin(axis=1).tolist()):
-        count = max(1, int(np.ceil(m.load[model, pool])))
-        items += [(m.taken[model, pool] / count, m.load[model, pool] / count, pool)] * count
-    for memory, compute, pool in sorted(items, key=lambda item: -max(item[:2])):
-        for free in bins.setdefault(pool, []):
-            if free[0] >= memory and free[1] >= compute:
-                free[0] -= memory
-                free[1] -= compute
-                break
-        else:
-            bins[pool].append([1 - memory, 1 - compute])
-    return float(sum(m.cost[pool] * len(those) for pool, those in bins.items()))
-
-
-def linear_program(m: Market) -> float | None:
-    """HiGHS' optimum of the linear program that the bound relaxes to; None: highspy is not installed."""
-    try:
-        import highspy
-    except ImportError:
-        return None
-    models, pools = m.load.shape
-    program = highspy.HighsLp()
-    program.num_col_, program.num_row_ = models * pools + pools, models + 2 * pools
-    program.col_cost_ = np.concatenate([np.zeros(models * pools), m.cost])
-    program.col_lower_ = np.concatenate([np.zeros(models * pools), m.fewest])
-    program.col_upper_ = np.concatenate([(m.taken < BARRED / 10).ravel().astype(float), m.most])
-    program.row_lower_ = np.concatenate([np.ones(models), np.full(2 * pools, -np.inf)])
-    program.row_upper_ = np.concatenate([np.ones(models), np.zeros(2 * pools)])
-    i, p = (axis.ravel() for axis in np.indices(m.load.shape))
-    rows = np.column_stack([i, models + p, models + pools + p])
-    values = np.column_stack([np.ones(i.size), m.taken.ravel(), m.load.ravel()])
-    own = np.arange(pools)
-    rows_of_pools = np.column_stack([models + own, models + pools + own])
-    program.a_matrix_.index_ = np.concatenate([rows.ravel(), rows_of_pools.ravel()])
-    program.a_matrix_.value_ = np.concatenate([values.ravel(), -np.ones(2 * pools)])
-    program.a_matrix_.start_ = np.concatenate([np.arange(i.size) * 3, i.size * 3 + np.arange(pools + 1) * 2])
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
-    solver.passModel(program)
-    solver.run()
-    return float(solver.getInfo().objective_function_value)
+def yardsticks(problem: Problem, ours: float) -> str:
+    """What other ways come to, as shares above the bound."""
+    m, bound = market(problem), prices(problem).bound_per_hour
+    told = [f"first-fit decreasing {first_fit_decreasing(m) / bound - 1:.1%}"]
+    if not HAS_HIGHS:
+        return "; ".join([*told, "highspy not installed: no linear program, no exact optimum"])
+    told.append(f"linear program {linear_program(m) / bound - 1:.2%}")
+    if len(m.models) <= EXACT_UP_TO:
+        start = perf_counter()
+        best = exact(problem, ours, limit_s=120.0)
+        told.append(
+            f"optimum with weighted routing {best.cost / bound - 1:.1%}, proven {best.proven / bound - 1:.1%}, in "
+            f"{perf_counter() - start:.1f} s: ours is {ours / best.proven - 1:.1%} above what is proven"
+        )
+    return "; ".join(told)
 
 
 def bench(size: tuple[int, int], ticks: int) -> None:
@@ -168,12 +138,10 @@ def bench(size: tuple[int, int], ticks: int) -> None:
     placed = place(world.seen(), sizings(models, demand), LIMITS)
     scratch_s = perf_counter() - start
     problem = read(world.seen(), sizings(models, demand), LIMITS)
-    bound, program = prices(problem).bound_per_hour, linear_program(market(problem))
+    gap = cost(pools, placed) / prices(problem).bound_per_hour - 1
     print(
         f"{size[0]} x {size[1]}: from scratch {scratch_s:.2f} s, {len(placed.assignments)} copies, cost over the bound "
-        f"{cost(pools, placed) / bound - 1:.1%} (first-fit decreasing "
-        f"{first_fit_decreasing(market(problem)) / bound - 1:.1%}; linear program "
-        f"{'highspy not installed' if program is None else f'{program / bound - 1:.2%}'})"
+        f"{gap:.1%} ({yardsticks(problem, cost(pools, placed))})"
     )
     world.apply(placed)
     solve_s, tick_s, loads = [], [], []
