@@ -22,8 +22,10 @@ too small."""
 
 def unit(said: Array, level: Array) -> Array:
     """What errors are measured in; ``level`` as wide as ``said``, or one broadcast to it."""
-    root: Array = np.sqrt((np.maximum(said, 0) + level) * level)
-    return root
+    scaled: Array = np.maximum(said, 0)
+    scaled += level
+    scaled *= level
+    return np.sqrt(scaled, out=scaled)
 
 
 def conformal_quantile(errors: Array, quantile: float) -> Array:
@@ -72,9 +74,10 @@ def fleet_level(of_demand: Array, quantile: float) -> float:
 
 def pinball(truth: Matrix, quantile_said: Array, quantile: float) -> Array:
     """The loss that the true quantile minimises (Koenker and Bassett, 1978)."""
-    miss = truth - quantile_said
-    loss: Array = np.maximum(quantile * miss, (quantile - 1) * miss)
-    return loss
+    miss: Array = truth - quantile_said
+    loss: Array = quantile * miss
+    miss *= quantile - 1
+    return np.maximum(loss, miss, out=loss)
 
 
 def counting_error(said: Array, unit: Array, step_s: float, quantile: float) -> Array:

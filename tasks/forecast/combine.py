@@ -131,16 +131,19 @@ def combine(blocks: Sequence[Judged], quantile: float, each: Each = map) -> Comb
 def judge(trial: Trial, quantile: float) -> Judged:
     """Calibrate every forecaster on its errors, then see what it would have lost: at the median, at the quantile."""
     units = unit(trial.said, trial.level[:, None])
-    errors = (trial.truth - trial.said) / units
-    ordered = np.sort(errors, axis=-1)
+    errors = trial.truth - trial.said
+    errors /= units
     is_tried = np.isfinite(errors)
+    errors.sort(axis=-1)
     tries = is_tried.sum(axis=-1).astype(np.float32)
     is_heard = (tries > 0) & (tries >= FAIR_SHARE * tries.max(axis=0))
 
     def at(quantile: float) -> Verdict:
-        error = conformal_quantile(ordered, quantile)
+        error = conformal_quantile(errors, quantile)
         said = corrected(trial.said, error[..., None], units)
-        total = np.where(is_tried, pinball(trial.truth, said, quantile), 0).sum(axis=-1)
+        lost = pinball(trial.truth, said, quantile)
+        lost[~is_tried] = 0
+        total = lost.sum(axis=-1)
         # a thousandth of the level keeps a forecaster that lost nothing at all from being the only one
         mean = np.divide(total, tries, out=np.full_like(total, np.nan), where=is_heard)
         loss = np.log(mean + trial.level / 1000)

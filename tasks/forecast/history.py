@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ def read_history(demand: pd.DataFrame, models: tuple[str, ...], now: float, defa
     The step is the usual distance of the frame's times; ``default_step_s`` where there is but one. What was not
     observed stays NaN. Samples from the future and of other models are left out.
     """
-    rows = pd.Index(models).get_indexer(pd.Index(demand["model"]))
+    rows = _rows(demand["model"], models)
     times = demand["time"].to_numpy(dtype=float)
     values = demand["demand_rps"].to_numpy(dtype=float)
     is_ours = (rows >= 0) & (times <= now) & np.isfinite(values)
@@ -40,12 +41,20 @@ def read_history(demand: pd.DataFrame, models: tuple[str, ...], now: float, defa
     np.maximum.at(newest, rows, times)
     if not times.size:
         return History(np.full((len(models), 1), np.nan, dtype=np.float32), default_step_s, newest)
-    gaps = np.diff(np.unique(times))
+    gaps = np.diff(np.sort(pd.unique(times)))
     step_s = float(np.median(gaps)) if gaps.size else default_step_s
     age = np.rint((times.max() - times) / step_s).astype(int) + int((now - times.max()) / step_s)
     matrix = np.full((len(models), int(age.max()) + 1), np.nan, dtype=np.float32)
     matrix[rows, -1 - age] = values
     return History(matrix, step_s, newest)
+
+
+def _rows(column: pd.Series[Any], models: tuple[str, ...]) -> NDArray[np.intp]:
+    """Each sample's model as its place in ``models``, -1 where it is none of them; of a categorical once a category."""
+    known = pd.Index(models)
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return known.get_indexer(pd.Index(column))
+    return np.append(known.get_indexer(column.cat.categories), -1)[column.cat.codes.to_numpy()]
 
 
 def rolling_peak(values: Matrix, width: int) -> Matrix:

@@ -18,7 +18,9 @@ def refused(reason_by_change: Mapping[Change, Reason]) -> Iterator[Hold]:
 
 
 def waiting(fleet: Fleet, placement: Placement) -> Iterator[Hold]:
-    """Copies whose replica is not there yet, one hold a replica; replicas that cannot be read; copies under way."""
+    """Copies whose replica is not there yet, one hold a replica; replicas that cannot be read; copies under way; pools
+    with less memory than declared."""
+    yield from (Hold(f"pool:{pool.name}", Reason("less_memory", pool.detail)) for pool in fleet.pools if pool.detail)
     replicas = fleet.replica_by_name
     models_by_replica: defaultdict[str, list[str]] = defaultdict(list)
     for assignment in placement.assignments:
@@ -36,8 +38,9 @@ def waiting(fleet: Fleet, placement: Placement) -> Iterator[Hold]:
             text = f"{replica.detail or 'cannot be read'}; it held {held}"
             yield Hold(f"replica:{replica.name}", Reason("replica_unreachable", text))
     wanted = {(assignment.model, assignment.replica) for assignment in placement.assignments}
+    ours = fleet.model_by_name
     for copy in fleet.copies:
-        is_ours = copy.model in fleet.model_by_name and (copy.model, copy.replica) not in wanted
+        is_ours = copy.model in ours and (copy.model, copy.replica) not in wanted
         if is_ours and copy.state is CopyState.LOADING:
             yield Hold(
                 f"model:{copy.model}", Reason("busy", f"a load that nobody wants is under way in {copy.replica}")

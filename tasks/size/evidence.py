@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,12 +98,22 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
 
 def _by_model(frame: pd.DataFrame, column: str) -> dict[str, Series]:
     """By model, in one pass: a group of pandas for each of thousands of models costs more than the rest of sizing."""
-    known = frame.dropna(subset=[column])
-    codes, models = pd.factorize(known["model"])
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes, minlength=len(models)))[:-1]
-    times, values = (np.split(known[name].to_numpy(dtype=float)[order], ends) for name in ("time", column))
-    return {str(model): (times[i], values[i]) for i, model in enumerate(models)}
+    values = frame[column].to_numpy(dtype=float)
+    codes, models = _codes(frame["model"])
+    rows = np.flatnonzero(~np.isnan(values) & (codes >= 0))
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    times, values, counts = frame["time"].to_numpy(dtype=float)[rows], values[rows], np.bincount(codes[rows])
+    ends = np.cumsum(counts).tolist()
+    found = zip(models, [0, *ends[:-1]], ends, strict=False)
+    return {str(model): (times[start:end], values[start:end]) for model, start, end in found if start < end}
+
+
+def _codes(models: pd.Series[Any]) -> tuple[NDArray[Any], Sequence[Any]]:
+    """Each row's model as a number, -1 where there is none, and the models by number; a categorical has both."""
+    if isinstance(models.dtype, pd.CategoricalDtype):
+        return models.cat.codes.to_numpy(), models.cat.categories.tolist()
+    codes, names = pd.factorize(models)
+    return codes, names.tolist()
 
 
 def _held(fleet: Fleet) -> dict[str, set[str]]:
@@ -116,14 +128,19 @@ def _held(fleet: Fleet) -> dict[str, set[str]]:
 
 def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float | None, tuple[float, ...]]]:
     """Mean queue time (ms) over all requests, and of each copy, of the copies that serve and that were read lately."""
-    replicas = {r.name for r in observation.fleet.replicas if r.state is ReplicaState.READY}
-    serving = {(c.model, c.replica) for c in observation.fleet.copies if c.is_serving and c.replica in replicas}
-    traffic = observation.traffic.dropna(subset=["served_rps", "queue_ms"])
+    ages_s = observation.age_s_by_source
+    fresh = {
+        replica.name
+        for replica in observation.fleet.replicas
+        if replica.state is ReplicaState.READY and ages_s.get(f"traffic:{replica.name}", math.inf) <= limits.stale_s
+    }
+    serving = {(c.model, c.replica) for c in observation.fleet.copies if c.replica in fresh and c.is_serving}
+    traffic = observation.traffic
     seen: dict[str, list[tuple[float, float]]] = {}
     columns = (traffic[name].tolist() for name in ("model", "replica", "served_rps", "queue_ms"))
     for model, replica, served, queue_ms in zip(*columns, strict=True):
-        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", math.inf) <= limits.stale_s
-        if (model, replica) in serving and is_fresh and served > 0:
+        # NaN is not greater than zero either
+        if served > 0 and not math.isnan(queue_ms) and (model, replica) in serving:
             seen.setdefault(model, []).append((served, queue_ms))
     found = {}
     for model, copies in seen.items():
