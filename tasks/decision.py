@@ -40,6 +40,7 @@ REASONS: Mapping[str, str] = {
     "busy": "another operation is under way in this replica or copy",
     "replica_unreachable": "cannot be read: not touched, its copies count as not serving",
     "replica_starting": "not ready yet",
+    "less_memory": "its replicas have less memory than declared: what they have counts",
     "not_scaled_by_us": "another autoscaler owns the count: published only",
     "last_copy": "the last serving copy of a model that has demand: another first",
     "no_room_to_swap": "the new copy does not fit beside the old one, which cannot go first",

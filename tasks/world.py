@@ -86,6 +86,8 @@ class Pool:
     """From asking for a replica to its being ready for a load."""
     headroom: float = 0.1
     """Share of a replica's memory and compute kept free on purpose."""
+    detail: str = ""
+    """Why ``memory_bytes`` is less than was declared."""
 
 
 class ReplicaState(StrEnum):

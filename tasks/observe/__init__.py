@@ -8,6 +8,7 @@ from dataclasses import replace
 from tasks.config import Config
 from tasks.fleets import FleetUnreadableError, LiveFleet
 from tasks.observe.copies import confirmed_failing, copies, read_indexes
+from tasks.observe.gpus import read_gpu_bytes, within_gpus
 from tasks.observe.series import read_series
 from tasks.world import Copy, Fleet, Observation, Unknown
 
@@ -23,11 +24,13 @@ def observe(config: Config, live: LiveFleet, now: float) -> Observation:
     with ThreadPoolExecutor(4, thread_name_prefix="observe") as pool:
         pools, routes = pool.submit(live.pools), pool.submit(live.routes)
         gateway = pool.submit(_seen_failing, live)
+        gpus = pool.submit(read_gpu_bytes, url, now)
         asked = pool.submit(read_series, url, config, [model.name for model in models], now)
         replicas, indexes, unread = read_indexes(live.replicas())
     (seen, no_gateway), series = gateway.result(), asked.result()
     failing = confirmed_failing(series.suspects, replicas) | seen
     fleet = Fleet(models, pools.result(), replicas, copies(replicas, indexes, routes.result()))
+    fleet = within_gpus(fleet, gpus.result())
     return Observation(
         now=now,
         fleet=replace(fleet, copies=tuple(_marked(copy, failing) for copy in fleet.copies)),
