@@ -48,12 +48,17 @@ class NeedSection(Section):
             instances=self.instances,
             load_s=self.load_s if load_s is None else load_s,
             compute_ms=self.compute_ms,
-            source="declared" if self.service_ms is not None or entry.service_ms is None else entry.service_ms.source,
+            source=_source(self.service_ms, entry.service_ms),
+            footprint_source=_source(self.footprint, entry.footprint_bytes),
         )
 
 
 def _declared(declared: float | None, number: Number | None) -> float | None:
     return declared if declared is not None or number is None else number.value
+
+
+def _source(declared: float | None, number: Number | None) -> str:
+    return "declared" if declared is not None or number is None else number.source
 
 
 class ModelSection(NeedSection):

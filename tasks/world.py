@@ -37,7 +37,9 @@ class Need:
     compute_ms: float | None = None
     """Device time one request takes; None: the device is busy as long as the service takes."""
     source: str = "declared"
-    """Where the numbers come from: declared, measured or learned."""
+    """Where the service time comes from: declared, measured or learned."""
+    footprint_source: str = "declared"
+    """Where the footprint comes from: declared, measured or learned."""
 
     @property
     def device_s_per_request(self) -> float:
@@ -186,6 +188,19 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedFootprint:
+    """Memory of a model's copies on a GPU type, learned while they are loaded."""
+
+    footprint_bytes: float
+    spread_bytes: float
+    """Standard deviation between looks."""
+    looks: int
+    """How many there were: how sure it is."""
+    last_at: float
+    """When its copies were last looked at."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadFailure:
     """Loads of a model that failed in a row in one replica."""
 
@@ -232,6 +247,9 @@ class Observation:
     stabilisation window."""
     learned: pd.DataFrame = field(default_factory=lambda: empty_frame(LEARNED_COLUMNS))
     """What past ticks learned of service times, one row a model and GPU type; see ``Learned``."""
+    footprints: Mapping[tuple[str, str], LearnedFootprint] = field(default_factory=dict)
+    """What is known of footprints by model and GPU type, with this tick's look. Where a model has clearly outgrown what
+    was measured of it, its need has this."""
     load_failures: tuple[LoadFailure, ...] = ()
     age_s_by_source: Mapping[str, float] = field(default_factory=dict)
     """Age of the newest sample: ``demand:MODEL``, ``traffic:REPLICA``."""

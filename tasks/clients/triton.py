@@ -52,7 +52,7 @@ class Statistics:
     queue_ns: int = 0
     compute_ns: int = 0
     memory_bytes: int = 0
-    """What its backend says that it takes; 0: the backend does not say."""
+    """What its backend says that it takes of its GPUs, of the host if it is on none; 0: the backend does not say."""
     last_success_ms: int = 0
     """Unix milliseconds; 0: none yet. Failures do not move it."""
 
@@ -202,6 +202,11 @@ def _statistics(lines: list[dict[str, Any]]) -> Statistics:
         executions=sum(int(line.get("execution_count", 0)) for line in lines),
         queue_ns=total("queue"),
         compute_ns=sum(total(part) for part in ("compute_input", "compute_infer", "compute_output")),
-        memory_bytes=sum(int(use.get("byte_size", 0)) for line in lines for use in line.get("memory_usage", [])),
+        memory_bytes=memory_bytes([use for line in lines for use in line.get("memory_usage", [])]),
         last_success_ms=max((int(line.get("last_inference", 0)) for line in lines), default=0),
     )
+
+
+def memory_bytes(uses: list[dict[str, Any]]) -> int:
+    """Sum of what a backend reports of GPUs; of all that it reports if none of it is a GPU's."""
+    return sum(int(use.get("byte_size", 0)) for use in [u for u in uses if u.get("type") == "GPU"] or uses)

@@ -9,7 +9,9 @@ from tasks.config import Config
 from tasks.fleets import FleetUnreadableError, LiveFleet
 from tasks.observe.copies import confirmed_failing, copies, read_indexes
 from tasks.observe.gpus import read_gpu_bytes, within_gpus
+from tasks.observe.memory import read_copy_bytes
 from tasks.observe.series import read_series
+from tasks.size.learn import learn_footprints, outgrown
 from tasks.world import Copy, Fleet, Observation, Unknown
 
 
@@ -27,17 +29,24 @@ def observe(config: Config, live: LiveFleet, now: float) -> Observation:
         gpus = pool.submit(read_gpu_bytes, url, now)
         asked = pool.submit(read_series, url, config, [model.name for model in models], now)
         replicas, indexes, unread = read_indexes(live.replicas())
+        memory = pool.submit(read_copy_bytes, replicas)
     (seen, no_gateway), series = gateway.result(), asked.result()
     failing = confirmed_failing(series.suspects, replicas) | seen
     fleet = Fleet(models, pools.result(), replicas, copies(replicas, indexes, routes.result()))
     fleet = within_gpus(fleet, gpus.result())
+    footprints = learn_footprints(fleet, series.footprints, memory.result(), now)
     return Observation(
         now=now,
-        fleet=replace(fleet, copies=tuple(_marked(copy, failing) for copy in fleet.copies)),
+        fleet=replace(
+            fleet,
+            models=outgrown(fleet, footprints),
+            copies=tuple(_marked(copy, failing) for copy in fleet.copies),
+        ),
         demand=series.demand,
         traffic=series.traffic,
         wanted=series.wanted,
         learned=series.learned,
+        footprints=footprints,
         load_failures=series.load_failures,
         age_s_by_source=series.age_s_by_source,
         unknown=(*unread, *no_gateway, *series.unknown),

@@ -19,6 +19,7 @@ from tasks.world import (
     LEARNED_COLUMNS,
     TRAFFIC_COLUMNS,
     WANTED_COLUMNS,
+    LearnedFootprint,
     LoadFailure,
     Unknown,
     empty_frame,
@@ -43,6 +44,7 @@ class Series:
     traffic: pd.DataFrame = field(default_factory=lambda: empty_frame(TRAFFIC_COLUMNS))
     wanted: pd.DataFrame = field(default_factory=lambda: empty_frame(WANTED_COLUMNS))
     learned: pd.DataFrame = field(default_factory=lambda: empty_frame(LEARNED_COLUMNS))
+    footprints: Mapping[tuple[str, str], LearnedFootprint] = field(default_factory=dict)
     load_failures: tuple[LoadFailure, ...] = ()
     age_s_by_source: Mapping[str, float] = field(default_factory=dict)
     suspects: tuple[Suspect, ...] = ()
@@ -59,15 +61,18 @@ def read_series(url: str, config: Config, models: list[str], now: float) -> Seri
         demand = pool.submit(prometheus.history, demand_query, now, metrics.history_s, metrics.step_s)
         wanted = pool.submit(prometheus.history, _WANTED, now, limits.stabilisation_s, limits.interval_s / 2)
         asked = {name: pool.submit(prometheus.instant, query, now) for name, query in instant.items()}
-        learned = {name: pool.submit(prometheus.instant, query, now) for name, query in _LEARNED_QUERIES.items()}
-    errors = [
-        str(e) for answer in (demand, wanted, *asked.values(), *learned.values()) if (e := _error(answer)) is not None
-    ]
+        learned, footprints = (
+            {name: pool.submit(prometheus.instant, query, now) for name, query in queries.items()}
+            for queries in (_SERVICE_QUERIES, _FOOTPRINT_QUERIES)
+        )
+    answers = (demand, wanted, *asked.values(), *learned.values(), *footprints.values())
+    errors = [str(e) for answer in answers if (e := _error(answer)) is not None]
     values = {name: _by_copy(_frame(answer)) for name, answer in asked.items()}
     series = Series(
         traffic=_traffic(values),
         wanted=wanted_frame(_frame(wanted)),
-        learned=learned_frame({name: _frame(answer) for name, answer in learned.items()}),
+        learned=joined({name: _frame(answer) for name, answer in learned.items()}),
+        footprints=learned_footprints({name: _frame(answer) for name, answer in footprints.items()}),
         load_failures=_load_failures(values),
         age_s_by_source={f"traffic:{replica}": now - at for (_, replica), at in values["sampled_at"].items()},
         suspects=_suspects(values, span_s),
@@ -103,15 +108,22 @@ _FAILURE_QUERIES = {
     "load_failures": "max by (model, replica) (triton_placement_load_failures)",
     "load_failed_at": "max by (model, replica) (triton_placement_load_failed_timestamp_seconds)",
 }
-_LEARNED_QUERIES = {
-    column: f"max by (model, gpu_type) (triton_placement_{metric})"
-    for column, metric in {
-        "service_ms": "service_ms",
-        "spread_ms": "service_spread_ms",
-        "windows": "service_windows",
-    }.items()
-}
 _TIME_QUERIES = {"sampled_at": "max by (replica) (timestamp(nv_inference_request_success))"}
+
+
+def _learned_queries(**metric_by_column: str) -> dict[str, str]:
+    return {
+        column: f"max by (model, gpu_type) (triton_placement_{metric})" for column, metric in metric_by_column.items()
+    }
+
+
+_SERVICE_QUERIES = _learned_queries(service_ms="service_ms", spread_ms="service_spread_ms", windows="service_windows")
+_FOOTPRINT_QUERIES = _learned_queries(
+    footprint_bytes="footprint_bytes",
+    spread_bytes="footprint_spread_bytes",
+    looks="footprint_looks",
+    last_at="footprint_timestamp_seconds",
+)
 
 
 def _traffic_queries(window_s: float) -> dict[str, str]:
@@ -180,13 +192,19 @@ def wanted_frame(answer: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["model", "time"], ignore_index=True)[list(WANTED_COLUMNS)]
 
 
-def learned_frame(answers: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """What past ticks learned, where all of it is there. Columns ``LEARNED_COLUMNS``."""
+def joined(answers: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What past ticks learned, where all of it is there: ``model``, ``gpu_type`` and a column an answer."""
     keys = ["model", "gpu_type"]
     if not all({*keys} <= set(answer) for answer in answers.values()):
-        return empty_frame(LEARNED_COLUMNS)
+        return empty_frame((*keys, *answers))
     columns = [answer.set_index(keys)["value"].rename(name) for name, answer in answers.items()]
-    return pd.concat(columns, axis=1, join="inner").dropna().reset_index()[list(LEARNED_COLUMNS)]
+    return pd.concat(columns, axis=1, join="inner").dropna().reset_index()
+
+
+def learned_footprints(answers: Mapping[str, pd.DataFrame]) -> dict[tuple[str, str], LearnedFootprint]:
+    """The same of footprints, by model and GPU type."""
+    rows = joined(answers).itertuples(index=False)
+    return {(str(m), str(g)): LearnedFootprint(float(b), float(s), int(n), float(at)) for m, g, b, s, n, at in rows}
 
 
 def _by_copy(answer: pd.DataFrame) -> ByCopy:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from tasks.clients.triton import ModelStatus, Triton, TritonError
+from tasks.observe.memory import SETTLE_S, has_gpu, used_bytes
 from tasks.profile.inference import Asker, Timing
-from tasks.profile.memory import SETTLE_S, has_gpu, used_bytes
 from tasks.world import Replica
 
 ROUNDS = 2

@@ -12,9 +12,10 @@ from tasks.config import Config
 from tasks.observe.series import Series
 from tasks.profile import Profiles, with_measured
 from tasks.profile.measure import Measured
+from tasks.record.words import looks
 from tasks.size.queueing import Station
 from tasks.size.rules import copies_for
-from tasks.world import Learned, Model
+from tasks.world import Learned, LearnedFootprint, Model
 
 GROWN = 0.05
 """Of the footprint: what an unload leaves behind above this is called kept, below it is the allocator's."""
@@ -64,7 +65,9 @@ def rows(config: Config, profiles: Profiles, series: Series) -> list[dict[str, A
             **_requests(asked.get(one.model, np.array([]))),
             **_needs(one, config.models[one.model].instances),
             "declared or in use": _in_use(models[one.model], one.gpu_type),
-            "learned": _learned(learned.get((one.model, one.gpu_type))),
+            "learned": _learned(
+                learned.get((one.model, one.gpu_type)), series.footprints.get((one.model, one.gpu_type))
+            ),
             **_consequences(one, models[one.model], config, asked.get(one.model, np.array([]))),
         }
         for one in sorted(profiles.measured, key=lambda m: (m.model, m.gpu_type))
@@ -110,13 +113,17 @@ def _in_use(model: Model, gpu_type: str) -> str:
     need = model.need_by_gpu_type.get(gpu_type)
     if need is None:
         return "nothing yet"
-    return f"{need.footprint_bytes / 1e6:.0f} MB, {need.service_ms:.3g} ms ({need.source}), load {need.load_s:.3g} s"
+    return (
+        f"{need.footprint_bytes / 1e6:.0f} MB {need.footprint_source}, {need.service_ms:.3g} ms {need.source}, "
+        f"load {need.load_s:.3g} s"
+    )
 
 
-def _learned(known: Learned | None) -> str:
-    if known is None:
-        return "nothing yet"
-    return f"{known.service_ms:.3g} +- {known.spread_ms:.1g} ms over {known.windows} windows"
+def _learned(known: Learned | None, footprint: LearnedFootprint | None) -> str:
+    said = [] if footprint is None else [looks(footprint)]
+    if known is not None:
+        said.append(f"{known.service_ms:.3g} +- {known.spread_ms:.1g} ms over {known.windows} windows")
+    return ", ".join(said) or "nothing yet"
 
 
 def _consequences(one: Measured, model: Model, config: Config, rps: Any) -> dict[str, str]:

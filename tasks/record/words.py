@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.decision import Outcome, Result, Sizing, Tick
 from tasks.record.picture import data_uri, demand_svg, placement_svg
-from tasks.world import Copy
+from tasks.world import Copy, LearnedFootprint
 
 Row = dict[str, Any]
 
@@ -130,7 +130,7 @@ def _steps(tick: Tick) -> list[str]:
 
 def _models(tick: Tick) -> str:
     """Numbers, then the reasons of the models that do not change: those that do are told first."""
-    numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "copies", "wanted")
+    numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "a copy takes", "copies", "wanted")
     rows = demand_rows(tick)
     stays = [f"- {s.model}: `{s.reason.code}`: {s.reason.text}" for s in tick.sizings if not is_changed(tick, s)]
     table = _table([{name: row[name] for name in numbers} for row in rows])
@@ -177,12 +177,32 @@ def demand_rows(tick: Tick) -> list[Row]:
                 "forecaster": forecast.forecaster,
                 "horizon s": f"{forecast.horizon_s:.0f}",
                 "a copy serves": _number(min(sizing.capacity_rps_by_gpu_type.values(), default=None)),
+                "a copy takes": _memory(tick, sizing.model),
                 "copies": copies_now(tick, sizing.model),
                 "wanted": sizing.copies,
                 "why": str(sizing.reason),
             }
         )
     return rows
+
+
+def _memory(tick: Tick, model: str) -> str:
+    """On each GPU type what is reckoned with, where that comes from, and what was learned of it."""
+    needs = tick.observation.fleet.model_by_name[model].need_by_gpu_type
+    said = []
+    for gpu_type, need in needs.items():
+        known = tick.observation.footprints.get((model, gpu_type))
+        where = f"{gpu_type}: " if len(needs) > 1 else ""
+        learned = f" ({looks(known)})" if known is not None else ""
+        said.append(f"{where}{need.footprint_bytes / 1e6:.0f} MB {need.footprint_source}{learned}")
+    return "; ".join(said)
+
+
+def looks(known: LearnedFootprint) -> str:
+    """What was learned of a footprint while serving, and how sure that is."""
+    mean, spread = known.footprint_bytes / 1e6, known.spread_bytes / 1e6
+    last = datetime.fromtimestamp(known.last_at, UTC)
+    return f"{mean:.0f} ± {spread:.0f} MB in {known.looks} looks until {last:%Y-%m-%d %H:%M}"
 
 
 def placement_rows(tick: Tick) -> list[Row]:

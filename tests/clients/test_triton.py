@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.clients.triton import SECRET_FILE, Triton, TritonError, TritonTimeoutError, control_secret
+from tasks.clients.triton import SECRET_FILE, Triton, TritonError, TritonTimeoutError, control_secret, memory_bytes
 from tasks.world import Replica
 from tests.triton_server import TritonServer, free_ports, triton_server
 
@@ -80,6 +80,18 @@ def test_statistics_count_since_the_last_load(triton: Triton, server: TritonServ
     _wait_for(triton, "echo", "UNAVAILABLE")
     triton.load("echo", 30)
     assert triton.statistics()["echo"].requests == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "uses", "expected"),
+    [
+        ("two GPUs, not the host beside them", [("GPU", "300"), ("GPU", "200"), ("CPU", "90")], 500),
+        ("on the host alone", [("CPU", "90"), ("CPU_PINNED", "10")], 100),
+        ("its backend says nothing", [], 0),
+    ],
+)
+def test_memory_that_a_backend_reports(name: str, uses: list[tuple[str, str]], expected: int) -> None:
+    assert memory_bytes([{"type": where, "id": "0", "byte_size": size} for where, size in uses]) == expected
 
 
 def test_a_request_in_the_queue_outlives_an_unload(server: TritonServer) -> None:

@@ -44,6 +44,10 @@ SAMPLES: Samples = {
     'triton_placement_service_ms{model="echo",gpu_type="small"}': {T0 + 600: 23.0},
     'triton_placement_service_spread_ms{model="echo",gpu_type="small"}': {T0 + 600: 1.5},
     'triton_placement_service_windows{model="echo",gpu_type="small"}': {T0 + 600: 7.0},
+    'triton_placement_footprint_bytes{model="echo",gpu_type="small"}': {T0 + 600: 9e7},
+    'triton_placement_footprint_spread_bytes{model="echo",gpu_type="small"}': {T0 + 600: 2e6},
+    'triton_placement_footprint_looks{model="echo",gpu_type="small"}': {T0 + 600: 12.0},
+    'triton_placement_footprint_timestamp_seconds{model="echo",gpu_type="small"}': {T0 + 600: T0 + 590},
     # half of it got lost
     'triton_placement_service_ms{model="other",gpu_type="small"}': {T0 + 600: 9.0},
     'triton_placement_load_failures{model="slow",replica="small-1"}': {T0 + 600: 2.0},

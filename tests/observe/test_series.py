@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tasks.observe.series import covered, demand_frame, read_series, stale, wanted_frame
-from tasks.world import LoadFailure, Unknown
+from tasks.world import LearnedFootprint, LoadFailure, Unknown
 from tests.observe import T0, config
 
 
@@ -100,6 +100,7 @@ def test_what_past_ticks_left_is_read_back(url: str) -> None:
     # every interval / 2 = 15 s of the last 120 s; nothing before 540
     assert series.wanted.to_numpy().tolist() == [[T0 + t, "echo", 3.0] for t in (540, 555, 570, 585, 600)]
     assert series.learned.to_numpy().tolist() == [["echo", "small", 23.0, 1.5, 7.0]]
+    assert series.footprints == {("echo", "small"): LearnedFootprint(9e7, 2e6, 12, T0 + 590)}
     assert series.load_failures == (LoadFailure("slow", "small-1", 2, T0 + 580),)
 
 

@@ -26,6 +26,9 @@ MEASURED = Entry(
 )
 
 
+BOTH: dict[str, Any] = {"source": "measured", "footprint_source": "measured"}
+
+
 def needs_of(tmp_path: Path, entry: Entry | None, **declared: Any) -> dict[str, Need]:
     """Needs of model ``m``, which may live in the pools small and large; the catalogue knows it on small."""
     path = tmp_path / "placement.yaml"
@@ -44,12 +47,13 @@ def needs_of(tmp_path: Path, entry: Entry | None, **declared: Any) -> dict[str, 
 @pytest.mark.parametrize(
     ("name", "entry", "declared", "need"),
     [
-        ("all measured", MEASURED, {}, Need(73_000_000, 11.4, 0.3, 1, 1.5, source="measured")),
-        ("a declared number goes first", MEASURED, {"service_ms": 20, "load_s": 3}, Need(73_000_000, 20, 0.3, 1, 3)),
+        ("all measured", MEASURED, {}, Need(73_000_000, 11.4, 0.3, 1, 1.5, **BOTH)),
+        ("a declared number goes first", MEASURED, {"service_ms": 20, "load_s": 3},
+         Need(73_000_000, 20, 0.3, 1, 3, footprint_source="measured")),
         ("also on one GPU type", MEASURED, {"on": {"small": {"footprint": "9MB"}}},
          Need(9_000_000, 11.4, 0.3, 1, 1.5, source="measured")),
         ("variability and load time need not be known", Entry(footprint_bytes=number(5e6), service_ms=number(7)), {},
-         Need(5_000_000, 7, 0.0, 1, 5.0, source="measured")),
+         Need(5_000_000, 7, 0.0, 1, 5.0, **BOTH)),
         ("no catalogue yet, all declared", None, {"footprint": "80MB", "service_ms": 10}, Need(80_000_000, 10)),
     ],
 )  # fmt: skip

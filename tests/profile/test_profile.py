@@ -12,20 +12,7 @@ from flows.profile import profile
 from tasks.catalogue import read_catalogue
 from tasks.config import read_config
 from tasks.profile import profile_models
-from tasks.profile.memory import gpu_used_bytes
 from tests.local_fleet import CONFIG, running_fleet
-
-METRICS = """
-# TYPE nv_gpu_memory_used_bytes gauge
-nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 1500000000.000000
-nv_gpu_memory_used_bytes{gpu_uuid="GPU-2"} 500000000.000000
-nv_gpu_memory_total_bytes{gpu_uuid="GPU-1"} 16000000000.000000
-"""
-
-
-@pytest.mark.parametrize(("page", "used"), [(METRICS, 2_000_000_000), ("nv_cpu_utilization 0.3\n", None), ("", None)])
-def test_gpu_memory_is_read_from_the_metrics_page(page: str, used: int | None) -> None:
-    assert gpu_used_bytes(page) == used
 
 
 @pytest.mark.servers

@@ -13,6 +13,7 @@ from tasks.profile import Profiles, entry_of
 from tasks.profile.inference import Timing, service_ms, variability
 from tasks.profile.measure import Measured, Round
 from tasks.profile.report import rows
+from tasks.world import LearnedFootprint
 
 CONFIG = Config.model_validate(
     {
@@ -68,7 +69,8 @@ def test_requirements_stand_beside_requests() -> None:
     learned = pd.DataFrame(
         [("m", "small", 56.0, 1.5, 9)], columns=["model", "gpu_type", "service_ms", "spread_ms", "windows"]
     )
-    (row,) = rows(CONFIG, Profiles((GOOD,)), Series(demand=demand, learned=learned))
+    footprints = {("m", "small"): LearnedFootprint(75e6, 1e6, 40, 1_800_000_000)}
+    (row,) = rows(CONFIG, Profiles((GOOD,)), Series(demand=demand, learned=learned, footprints=footprints))
     assert row == {
         "model": "m",
         "GPU type": "small",
@@ -80,8 +82,8 @@ def test_requirements_stand_beside_requests() -> None:
         "service, ms": "50.0 at 1, 52.0 at 2, 54.0 at 4",
         "cv2": "0.000",
         "full load, req/s": "38.5 seen, 38.5 reckoned",
-        "declared or in use": "90 MB, 50 ms (declared), load 5 s",
-        "learned": "56 +- 2 ms over 9 windows",
+        "declared or in use": "90 MB declared, 50 ms declared, load 5 s",
+        "learned": "75 ± 1 MB in 40 looks until 2027-01-15 08:00, 56 +- 2 ms over 9 windows",
         "a copy serves, req/s": "19.37 within 50 ms at p95",
         "copies": "2",
         "memory of these, MB": "144",

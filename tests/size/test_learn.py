@@ -1,13 +1,17 @@
-"""Service times learned from one window after the other."""
+"""Service times and footprints learned from one window after the other."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
-from tasks.size.learn import learn, refined
-from tasks.world import Learned
-from tests.size.fleets import seen
+from tasks.size.learn import learn, learn_footprints, outgrown, refined
+from tasks.world import CopyState, Fleet, Learned, LearnedFootprint, Model, Need, Objective, Pool
+from tests.size.fleets import NOW, seen
+
+MB = 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,83 @@ def test_each_model_and_gpu_type_is_learned_apart() -> None:
         ("m", "large"): Learned(20.0, 1.0, 7),
         ("new", "small"): Learned(9.0, 0.0, 1),
     }
+
+
+def known(megabytes: float, spread: float = 0.0, looks: int = 9) -> LearnedFootprint:
+    return LearnedFootprint(megabytes * MB, spread * MB, looks, NOW - 30)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("the first look is believed", None, (200, 0, 1)),
+        # the mean of two; the variance 1/2 * (0 + 1/2 * 100^2) = 50^2
+        ("the first ones count alike", known(100, 0, 1), (150, 50, 2)),
+        # 100 + 100 / 4; the variance 3/4 * (0 + 1/4 * 100^2) = 1875
+        ("then each moves little", known(100), (125, 1875**0.5, 10)),
+        # 240 - 40 / 4; the variance 3/4 * (20^2 + 1/4 * 40^2) = 600
+        ("down as up", known(240, 20), (230, 600**0.5, 10)),
+    ],
+)
+def test_a_look_at_a_copy_of_200_mb(
+    name: str, before: LearnedFootprint | None, after: tuple[float, float, int]
+) -> None:
+    learned = {} if before is None else {("m", "small"): before}
+    found = learn_footprints(seen(1).fleet, learned, {("m", "small-0"): 200 * MB}, NOW)["m", "small"]
+    assert (found.footprint_bytes / MB, found.spread_bytes / MB, found.looks) == pytest.approx(after)
+    assert found.last_at == NOW
+
+
+def test_the_largest_ready_copy_is_looked_at() -> None:
+    """Of three, the third still loads; another GPU type keeps what was learned; a model that is gone is forgotten."""
+    fleet = seen(3, states=(CopyState.READY, CopyState.READY, CopyState.LOADING)).fleet
+    used = {("m", "small-0"): 100 * MB, ("m", "small-1"): 200 * MB, ("m", "small-2"): 300 * MB, ("x", "y"): 900 * MB}
+    learned = learn_footprints(fleet, {("m", "large"): known(70), ("gone", "small"): known(50)}, used, NOW)
+    assert learned == {("m", "small"): LearnedFootprint(200 * MB, 0, 1, NOW), ("m", "large"): known(70)}
+
+
+MEASURED = (100, "measured"), (300, "measured")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "learned", "small", "large"),
+    [
+        ("nothing is learned", "measured", {}, *MEASURED),
+        ("a tenth more is chance", "measured", {"small": known(109)}, *MEASURED),
+        # 125 - 43 = 82 < 110
+        ("so is what was seen once", "measured", {"small": known(125, 43)}, *MEASURED),
+        # 168 - 47 = 121 > 110; 168 + 47
+        ("four looks are not", "measured", {"small": known(168, 47)}, (215, "learned"), (300, "measured")),
+        ("less is not believed", "measured", {"small": known(40)}, *MEASURED),
+        ("each GPU type by itself", "measured", {"large": known(600)}, (100, "measured"), (600, "learned")),
+        ("no more than a replica has room for: 1000 less a tenth", "measured", {"small": known(5000)},
+         (900, "learned"), (300, "measured")),
+        ("what is declared stays", "declared", {"small": known(200)}, (100, "declared"), (300, "declared")),
+    ],
+)  # fmt: skip
+def test_a_model_that_outgrew_what_is_known_of_it(
+    name: str,
+    source: str,
+    learned: Mapping[str, LearnedFootprint],
+    small: tuple[int, str],
+    large: tuple[int, str],
+) -> None:
+    """100 MB on the small type, of which a pool it may not live in has more; 300 MB on the large one."""
+    needs = {g: Need(mb * MB, 5.0, footprint_source=source) for g, mb in (("small", 100), ("large", 300))}
+    model = Model("m", needs, Objective(50), pools=frozenset({"s", "l"}))
+    pools = [Pool(n, g, mb * MB) for n, g, mb in (("s", "small", 1000), ("x", "small", 9000), ("l", "large", 4000))]
+    fleet = Fleet((model,), tuple(pools), (), ())
+    (found,) = outgrown(fleet, {("m", gpu_type): footprint for gpu_type, footprint in learned.items()})
+    reckoned = {g: (n.footprint_bytes // MB, n.footprint_source) for g, n in found.need_by_gpu_type.items()}
+    assert reckoned == {"small": small, "large": large}
+
+
+def test_twice_the_memory_is_believed_at_the_fourth_look() -> None:
+    fleet = seen(1, need=Need(100 * MB, 50.0, footprint_source="measured")).fleet
+    learned: Mapping[tuple[str, str], LearnedFootprint] = {("m", "small"): known(100)}
+    reckoned_mb = []
+    for _ in range(6):
+        learned = learn_footprints(fleet, learned, {("m", "small-0"): 200 * MB}, NOW)
+        (model,) = outgrown(fleet, learned)
+        reckoned_mb.append(model.need_by_gpu_type["small"].footprint_bytes // MB)
+    assert reckoned_mb == [100, 100, 100, 214, 218, 220]

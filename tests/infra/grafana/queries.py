@@ -14,7 +14,7 @@ from prometheus_client import Metric
 
 from tasks.decision import Result
 from tasks.record.metrics import registry
-from tasks.world import TRAFFIC_COLUMNS, Learned, LoadFailure, Unknown
+from tasks.world import TRAFFIC_COLUMNS, Learned, LearnedFootprint, LoadFailure, Unknown
 from tests.infra.chart.rendering import CHART
 from tests.record.test_record import a_tick
 from tests.worlds import NOW
@@ -43,7 +43,8 @@ def full_tick() -> list[Metric]:
     traffic = pd.DataFrame([("a", "small-0", 5.0, 0.0, 12.0, 50.0)], columns=list(TRAFFIC_COLUMNS))
     failures = (LoadFailure("c", "small-1", 2, NOW - 30),)
     unknown = (Unknown("gateway", "refused the connection"),)
-    seen = replace(tick.observation, traffic=traffic, load_failures=failures, unknown=unknown)
+    footprints = {("a", "small"): LearnedFootprint(1e8, 1e6, 8, NOW)}
+    seen = replace(tick.observation, traffic=traffic, load_failures=failures, unknown=unknown, footprints=footprints)
     steps = (*tick.outcomes, replace(tick.outcomes[0], result=Result.FAILED))
     learned = replace(tick.sizings[0], learned_by_gpu_type={"small": Learned(50.0, 2.0, 8)})
     sizings = (learned, *tick.sizings[1:])
