@@ -24,7 +24,8 @@ def watch(config: str, is_over: threading.Event) -> None:
     Raises:
         ConfigError, FleetUnreadableError: the configuration is wrong, or the fleet cannot be read at all.
     """
-    settings = read_config(config)
+    # It asks no model what it needs, and the catalogue may be on a volume that is the worker's alone.
+    settings = read_config(config, has_needs=False)
     kind = settings.fleet.kind
     listen(
         source(settings),

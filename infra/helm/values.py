@@ -124,6 +124,19 @@ class Control(Values):
     """Its key is ``control`` and its value HEADER=SECRET. Empty: made at the first install and kept at upgrades."""
 
 
+class Catalogue(Values):
+    """Where the flow ``profile`` keeps what it measured, and every tick reads it: a volume of the worker."""
+
+    enabled: bool = True
+    """False: each model's footprint and service time must be declared in placement.models."""
+    existing_claim: str = ""
+    """A PersistentVolumeClaim. Empty: one is made, and left at an uninstall."""
+    storage_class_name: str = ""
+    """Of the claim that is made. Empty: the cluster's default."""
+    size: str = "1Gi"
+    """Of the claim that is made. The file has about 500 bytes for each model and GPU type."""
+
+
 class Prefect(Values):
     """The Prefect server, which comes from its own chart."""
 
@@ -168,6 +181,23 @@ class NetworkPolicy(Values):
     """Egress rules of the replicas, besides DNS and, with an object store, port 443."""
 
 
+class GatewayProxies(Values):
+    """The proxies of the Gateway that placement.fleet.gateway names, if they are Envoys: demand is read from them."""
+
+    namespace: str = ""
+    """Where their pods are. Empty: they are scraped by somebody else, or demand is read elsewhere."""
+    labels: dict[str, str] = Field(
+        default_factory=lambda: {"app.kubernetes.io/name": "envoy", "app.kubernetes.io/component": "proxy"}
+    )
+    """Of their pods."""
+    port: str = "metrics"
+    """Name of the container's port."""
+    path: str = "/stats/prometheus"
+    cluster: Annotated[str, Field(pattern=r"\{service\}")] = "httproute/{namespace}/{service}/rule/.*"
+    """Their name (a regular expression) of the cluster that serves a model, with the models' namespace and the model's
+    Service filled in."""
+
+
 class Monitoring(Values):
     """How Prometheus and Grafana find what there is to see."""
 
@@ -181,6 +211,7 @@ class Monitoring(Values):
     labels: dict[str, str] = Field(default_factory=dict)
     """On the PodMonitors and the PrometheusRule, for a Prometheus that selects by label."""
     dashboard_labels: dict[str, str] = Field(default_factory=lambda: {"grafana_dashboard": "1"})
+    gateway: GatewayProxies = GatewayProxies()
 
 
 class Chart(Values):
@@ -191,12 +222,13 @@ class Chart(Values):
     image_pull_secrets: list[dict[str, str]] = Field(default_factory=list)
     prefect: Prefect
     placement: Config
-    """The configuration file as it is. fleet.kind, fleet.namespace and the Pushgateway are filled in."""
+    """The configuration file as it is. fleet.kind, fleet.namespace, the Pushgateway and the catalogue are filled in."""
     triton: Triton
     pool_defaults: Pool = Pool()
     pools: dict[Annotated[str, Field(pattern=POOL_NAME)], Pool] = Field(default_factory=dict)
     """By pool name: what differs from poolDefaults."""
     control: Control = Control()
+    catalogue: Catalogue = Catalogue()
     worker: Process = Process()
     """The long-lived Prefect worker; its runs are processes beside it."""
     listener: OptionalProcess = OptionalProcess()

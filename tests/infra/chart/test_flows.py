@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_what_the_hook_registers_is_what_the_listener_tells() -> None:
         told[key] == value or (value == "triton.*" and told[key].startswith("triton."))
         for key, value in trigger["match"].items()
     )
+
+
+def test_the_hook_registers_every_flow_that_prefect_yaml_has() -> None:
+    """All but the local fleet's tick, under the names that prefect.yaml gives them, and in the release's own pool."""
+    script = release("kind-cpu").one("Job", "demo-register")["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    names = {d["name"] for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]} - {"local"}
+    (loop,) = re.findall(r"for name in (.+); do", script)
+    assert {"kubernetes", *loop.split()} == names
+    commands = [line for line in script.splitlines() if " deploy " in line]
+    assert all('--pool "$WORK_POOL" --param config=/etc/triton-placement/placement.yaml' in line for line in commands)
 
 
 def test_the_secret_comes_as_a_file_and_credentials_as_their_own() -> None:

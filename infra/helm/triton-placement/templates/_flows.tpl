@@ -1,4 +1,5 @@
-{{/* A pod that runs the project's code: its account, if it talks to Kubernetes, and its volumes. */}}
+{{/* A pod that runs the project's code: its account, if it talks to Kubernetes, and its volumes. What was measured is the
+worker's: it runs the flows that write and read it. */}}
 {{- define "flows-pod" -}}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{ toJson . }}
@@ -19,6 +20,9 @@ volumes:
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
   - {name: control, secret: {secretName: {{ include "control-secret" .root }}, defaultMode: 0440}}
   - {name: config, configMap: {name: {{ include "name" (dict "root" .root "of" "config") }}}}
+  {{- if and .root.Values.catalogue.enabled (eq .account "worker") }}
+  - {name: catalogue, persistentVolumeClaim: {claimName: {{ include "catalogue-claim" .root }}}}
+  {{- end }}
 {{- end -}}
 
 {{- define "flows-container" -}}
@@ -46,4 +50,7 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
   - {name: config, mountPath: /etc/triton-placement, readOnly: true}
   - {name: control, mountPath: /etc/triton-control, readOnly: true}
+  {{- if and .root.Values.catalogue.enabled (eq .account "worker") }}
+  - {name: catalogue, mountPath: {{ include "catalogue-folder" . }}}
+  {{- end }}
 {{- end -}}

@@ -22,6 +22,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 triton-placement/pool
 {{- end -}}
 
+{{/* A model's Service and HTTPRoute, as the flows name them (tasks/fleets/kubernetes/names.py). */}}
+{{- define "service-name" -}}
+{{- if regexMatch "^[a-z0-9]([a-z0-9-]{0,55}[a-z0-9])?$" . -}}
+model-{{ . }}
+{{- else -}}
+model--{{ regexReplaceAll "[^a-z0-9]+" (lower .) "-" | trimAll "-" | trunc 40 | trimAll "-" }}-{{ sha256sum . | trunc 12 }}
+{{- end -}}
+{{- end -}}
+
 {{- define "image" -}}
 image: {{ printf "%s:%s" .repository .tag | quote }}
 imagePullPolicy: {{ .pullPolicy | default "IfNotPresent" }}
@@ -29,6 +38,15 @@ imagePullPolicy: {{ .pullPolicy | default "IfNotPresent" }}
 
 {{- define "control-secret" -}}
 {{- .Values.control.existingSecret | default (include "name" (dict "root" . "of" "control")) -}}
+{{- end -}}
+
+{{- define "catalogue-claim" -}}
+{{- .Values.catalogue.existingClaim | default (include "name" (dict "root" . "of" "catalogue")) -}}
+{{- end -}}
+
+{{/* Where the worker has it; the file in it is replaced by renaming another, so the folder is what can be written. */}}
+{{- define "catalogue-folder" -}}
+/var/lib/triton-placement
 {{- end -}}
 
 {{- define "pushgateway-url" -}}
