@@ -14,7 +14,10 @@ import requests
 
 from tasks.fleets.state import State
 
-TIMEOUT_S = 10.0
+HEALTHY_S = 10.0
+"""A server that takes longer to say that it is well is not."""
+ANSWER_S = 60.0
+"""As long as Prefect's own client waits: on a machine that does a lot of other work, a busy server takes its time."""
 BUSY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Its database takes one writer at a time: a server that is busy says 503, and wants to be asked again."""
 
@@ -53,7 +56,7 @@ def has(state: State, path: str) -> bool:
 
 def is_healthy(state: State) -> bool:
     try:
-        return requests.get(f"{api_url(state)}/health", timeout=TIMEOUT_S).ok
+        return requests.get(f"{api_url(state)}/health", timeout=HEALTHY_S).ok
     except requests.RequestException:
         return False
 
@@ -62,7 +65,7 @@ def _answer(state: State, method: str, path: str, body: Mapping[str, Any] | None
     url = f"{api_url(state)}/{path}"
     for pause_s in (*BUSY_PAUSES_S, None):
         try:
-            answer = requests.request(method, url, json=body, timeout=TIMEOUT_S)
+            answer = requests.request(method, url, json=body, timeout=ANSWER_S)
         except requests.RequestException as error:
             raise PrefectError(f"the Prefect server does not answer on {url}: {type(error).__name__}") from error
         if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE or pause_s is None:
