@@ -140,10 +140,12 @@ def judge(trial: Trial, quantile: float) -> Judged:
 
     def at(quantile: float) -> Verdict:
         error = conformal_quantile(errors, quantile)
-        said = corrected(trial.said, error[..., None], units)
-        lost = pinball(trial.truth, said, quantile)
-        lost[~is_tried] = 0
-        total = lost.sum(axis=-1)
+        total = np.empty_like(tries)
+        # one forecaster at a time: its matrices stay in the processor's cache
+        for i, said in enumerate(trial.said):
+            lost = pinball(trial.truth, corrected(said, error[i][:, None], units[i]), quantile)
+            lost[~is_tried[i]] = 0
+            total[i] = lost.sum(axis=-1)
         # a thousandth of the level keeps a forecaster that lost nothing at all from being the only one
         mean = np.divide(total, tries, out=np.full_like(total, np.nan), where=is_heard)
         loss = np.log(mean + trial.level / 1000)
