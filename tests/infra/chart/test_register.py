@@ -1,0 +1,83 @@
+"""The hook's script, as it is rendered, against a real Prefect server: at an install and once more at an upgrade."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.infra.chart.rendering import release
+from tests.watch.prefect_server import ROOT, PrefectServer, prefect_server
+
+pytestmark = pytest.mark.servers
+
+CONFIG = "/etc/triton-placement/placement.yaml"
+
+
+def run_hook(name: str, server: PrefectServer) -> None:
+    """What the Job's container runs, with its environment, where the image has it: beside prefect.yaml."""
+    container = release(name).one("Job", "demo-register")["spec"]["template"]["spec"]["containers"][0]
+    own = {
+        v["name"]: v["value"] for v in container["env"] if v["name"] not in ("PREFECT_API_URL", "PREFECT_HOME", "HOME")
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [*container["command"], *container["args"]],
+        cwd=ROOT,
+        env={**server.environment, **own, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
+        run_hook("kind-cpu", running)
+        run_hook("gpu-objectstore", running)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def deployments(server: PrefectServer) -> dict[str, dict[str, Any]]:
+    return {found["name"]: found for found in server.ask("deployments/filter")}
+
+
+def test_every_flow_has_a_deployment_in_the_charts_work_pool(deployments: dict[str, dict[str, Any]]) -> None:
+    assert set(deployments) == {"kubernetes", "profile", "backtest", "replay"}
+    assert {found["work_pool_name"] for found in deployments.values()} == {"triton"}
+    assert {found["parameters"]["config"] for found in deployments.values()} == {CONFIG}
+    assert deployments["backtest"]["parameters"]["hours"] == 24
+
+
+def test_an_upgrade_replaces_the_schedules_and_adds_none(deployments: dict[str, dict[str, Any]]) -> None:
+    """kind-cpu ticks every 30 s and gpu-objectstore every 20 s; the backtest keeps prefect.yaml's own schedule."""
+    schedules = {name: [s["schedule"] for s in found["schedules"]] for name, found in deployments.items()}
+    assert [schedule["interval"] for schedule in schedules["kubernetes"]] == [20]
+    assert [schedule["cron"] for schedule in schedules["backtest"]] == ["30 4 * * *"]
+    assert schedules["profile"] == schedules["replay"] == []
+
+
+def test_only_the_tick_is_triggered(server: PrefectServer, deployments: dict[str, dict[str, Any]]) -> None:
+    """By what the listener tells: the other flows are for a person or the clock to start."""
+    started = [
+        action["deployment_id"]
+        for automation in server.ask("automations/filter")
+        for action in automation["actions"]
+        if action["type"] == "run-deployment"
+    ]
+    assert started == [deployments["kubernetes"]["id"]]
+
+
+def test_of_ticks_and_of_profiles_one_runs_at_a_time(deployments: dict[str, dict[str, Any]]) -> None:
+    limited = {name for name, found in deployments.items() if found["global_concurrency_limit"]}
+    assert limited == {"kubernetes", "profile"}
+    assert {deployments[name]["concurrency_options"]["collision_strategy"] for name in limited} == {"ENQUEUE"}
