@@ -200,9 +200,10 @@ class Hands:
             raise NotNeededError(f"requests for {step.model} are sent to {step.replica}")
 
     def _is_serving(self, model: str, name: str) -> bool:
-        """Whether requests sent to the copy are answered, as far as Triton and the last observation can tell."""
+        """Whether requests sent to the copy are answered, as far as the fleet, Triton and the last observation can
+        tell: a pod whose node is cut off may answer us, and nobody else."""
         replica = {r.name: r for r in self._live.replicas()}.get(name)
-        if replica is None or self._is_failing(model, name):
+        if replica is None or replica.state is ReplicaState.UNREACHABLE or self._is_failing(model, name):
             return False
         try:
             return self._reach(replica).is_ready(model)

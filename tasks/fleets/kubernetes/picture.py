@@ -12,11 +12,13 @@ from tasks.fleets import FleetUnreadableError
 from tasks.fleets.kubernetes.api import Api
 from tasks.fleets.kubernetes.call import Json
 from tasks.fleets.kubernetes.names import POOL_LABEL
-from tasks.fleets.kubernetes.pods import is_over, name_of, pool_of, replica, routed_models
+from tasks.fleets.kubernetes.pods import Node, is_over, name_of, node_of, pool_of, replica, routed_models
 from tasks.world import Pool, Replica
 
 FRESH_S = 1.0
 """How old a list of pods may be when a step looks at it. What we write ourselves is in it at once."""
+NODES_FRESH_S = 10.0
+"""How old a list of nodes may be: it is long, and a node is called down after 40 s at the earliest."""
 HPA_VERSIONS = ("autoscaling/v2", "autoscaling/v2beta2", "autoscaling/v1")
 
 
@@ -30,7 +32,8 @@ class Picture:
         self._lock = threading.Lock()
         self._pods: dict[str, Json] = {}
         self._read_at = -FRESH_S
-        self._labels_by_node: dict[str, Mapping[str, str]] = {}
+        self._node_by_name: dict[str, Node] = {}
+        self._nodes_read_at = -NODES_FRESH_S
 
     def pools(self) -> tuple[Pool, ...]:
         """With the count asked for now, and whether an HPA owns it."""
@@ -86,9 +89,10 @@ class Picture:
     def replicas(self) -> tuple[Replica, ...]:
         by_name = {pool.name: pool for pool in self._pools}
         pods = self.pods()
-        self._read_nodes({pod["spec"].get("nodeName", "") for pod in pods.values()} - {""})
+        nodes = self._nodes({pod["spec"].get("nodeName", "") for pod in pods.values()} - {""})
         return tuple(
-            replica(pod, by_name[pool_of(pod)], self._gpu_types, self._labels(pod)) for _, pod in sorted(pods.items())
+            replica(pod, by_name[pool_of(pod)], self._gpu_types, nodes.get(pod["spec"].get("nodeName", ""), Node()))
+            for _, pod in sorted(pods.items())
         )
 
     def routes(self) -> dict[str, frozenset[str]]:
@@ -102,14 +106,15 @@ class Picture:
     def _selector(self) -> str:
         return f"{POOL_LABEL} in ({','.join(sorted(pool.name for pool in self._pools))})"
 
-    def _labels(self, pod: Json) -> Mapping[str, str]:
-        return self._labels_by_node.get(pod["spec"].get("nodeName", ""), {})
-
-    def _read_nodes(self, names: set[str]) -> None:
-        """Once, and again when a pod is on a node that was not seen. A node that is gone has no labels."""
-        if not names <= self._labels_by_node.keys():
-            nodes = {name_of(node): node["metadata"].get("labels", {}) for node in self._api.items("/api/v1/nodes")}
-            self._labels_by_node = {name: {} for name in names} | nodes
+    def _nodes(self, names: set[str]) -> Mapping[str, Node]:
+        """Those that are there, and those of ``names`` that are not: down. Read again when a pod is on a node that was
+        not seen."""
+        is_fresh = time.monotonic() - self._nodes_read_at <= NODES_FRESH_S
+        if names and not (is_fresh and names <= self._node_by_name.keys()):
+            gone = {name: Node(why_down=f"node {name} is gone") for name in names}
+            self._node_by_name = gone | {name_of(node): node_of(node) for node in self._api.items("/api/v1/nodes")}
+            self._nodes_read_at = time.monotonic()
+        return self._node_by_name
 
     def _scaled_by_hpa(self) -> set[str]:
         """Names of the Deployments that a HorizontalPodAutoscaler scales."""

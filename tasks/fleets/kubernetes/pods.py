@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tasks.fleets.kubernetes.call import Json
 from tasks.fleets.kubernetes.names import DELETION_COST, GATE, POOL_LABEL, labelled_model
@@ -13,6 +14,24 @@ PORT_BY_NAME = {"http": 8000, "grpc": 8001, "metrics": 8002}
 ZONE = "topology.kubernetes.io/zone"
 GPU_PRODUCT, GPU_MEMORY_MIB, GPU = "nvidia.com/gpu.product", "nvidia.com/gpu.memory", "nvidia.com/gpu"
 MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a pod's node says."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    why_down: str = ""
+    """Why its pods get no request. Empty: its kubelet reports."""
+
+
+def node_of(thing: Json) -> Node:
+    """A node whose Ready condition is False or Unknown is down; one that has none yet has just been added."""
+    ready = _condition(thing, "Ready")
+    status = ready.get("status", "True")
+    why = ": ".join(filter(None, (ready.get("reason"), ready.get("message"))))
+    down = f"node {name_of(thing)} is {'NotReady' if status == 'False' else 'Unknown'}{f', {why}' if why else ''}"
+    return Node(thing["metadata"].get("labels", {}), "" if status == "True" else down)
 
 
 def name_of(thing: Json) -> str:
@@ -33,8 +52,12 @@ def is_terminating(pod: Json) -> bool:
 
 
 def is_true(pod: Json, condition: str) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
+    return bool(_condition(pod, condition).get("status") == "True")
+
+
+def _condition(thing: Json, kind: str) -> Json:
+    """Empty: it has none of this kind."""
+    return next((c for c in thing.get("status", {}).get("conditions", []) if c["type"] == kind), {})
 
 
 def has_gate(pod: Json) -> bool:
@@ -71,36 +94,54 @@ def deletion_cost(pod: Json) -> int:
     return int(pod["metadata"].get("annotations", {}).get(DELETION_COST, "0"))
 
 
-def replica(pod: Json, pool: Pool, gpu_types: frozenset[str], node: Mapping[str, str]) -> Replica:
-    """``node``: the labels of the pod's node. The GPU type is the node's where the configuration knows it, else the
-    pool's; the memory is the pool's, or the node's GPUs' where those have less."""
-    product = node.get(GPU_PRODUCT, "")
-    state, detail = _state(pod)
+def replica(pod: Json, pool: Pool, gpu_types: frozenset[str], node: Node) -> Replica:
+    """The GPU type is the node's label where the configuration knows it, else the pool's. The memory is what the pool
+    declares, or what the node's label gives for the GPUs that the pod asks for where that is less; what Triton reports
+    of them is looked at in ``tasks.observe.gpus``."""
+    product = node.labels.get(GPU_PRODUCT, "")
+    state, detail = _state(pod, node)
     address = _host(pod)
     ports = _ports(pod) if address else {}
     return Replica(
         name=name_of(pod),
         pool=pool.name,
         gpu_type=product if product in gpu_types else pool.gpu_type,
-        memory_bytes=_memory_bytes(pod, pool, node),
+        memory_bytes=_memory_bytes(pod, pool, node.labels),
         compute=pool.compute,
         state=state,
         http=f"{address}:{ports['http']}" if ports else "",
         grpc=f"{address}:{ports['grpc']}" if ports else "",
         metrics=f"{address}:{ports['metrics']}" if ports else "",
         node=pod["spec"].get("nodeName", ""),
-        zone=node.get(ZONE, ""),
+        zone=node.labels.get(ZONE, ""),
         detail=detail,
     )
 
 
-def _state(pod: Json) -> tuple[ReplicaState, str]:
-    """Ready for a load when its containers are; the gate is ours and says something else."""
+def _state(pod: Json, node: Node) -> tuple[ReplicaState, str]:
+    """Ready for a load when its containers are; the gate is ours and says something else. A pod that is cut off may
+    still answer us, yet no Service sends requests to it: what it held is wanted elsewhere."""
     if is_terminating(pod):
         return ReplicaState.LEAVING, "being deleted"
+    if why := node.why_down or _why_cut_off(pod):
+        return ReplicaState.UNREACHABLE, why
     if is_true(pod, "ContainersReady") and _host(pod):
         return ReplicaState.READY, ""
     return ReplicaState.STARTING, _why_starting(pod)
+
+
+def _why_cut_off(pod: Json) -> str:
+    """A pod that has all that made it ready, and is not ready any more: the node controller said so, or somebody
+    else's readiness gate. Empty as long as the kubelet has yet to see that the gate was opened."""
+    needed = ("ContainersReady", GATE) if has_gate(pod) else ("ContainersReady",)
+    ready = _condition(pod, "Ready")
+    had_all_at = max(str(_condition(pod, kind).get("lastTransitionTime") or "") for kind in needed)
+    if ready.get("status") != "False" or not all(is_true(pod, kind) for kind in needed):
+        return ""
+    if str(ready.get("lastTransitionTime") or "") <= had_all_at:
+        return ""
+    why = ": ".join(filter(None, (ready.get("reason"), ready.get("message"))))
+    return f"its containers are ready, its pod is not any more{f', {why}' if why else ''}"
 
 
 def _why_starting(pod: Json) -> str:

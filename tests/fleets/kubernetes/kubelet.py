@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -37,6 +38,7 @@ class Kubelet:
     def __init__(self, api: Api, run: Run | None = None) -> None:
         self.api, self._run = api, run
         self.held: dict[str, Held] = {}
+        self._lost: set[str] = set()
         self._numbers = itertools.count(1)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="kubelet", daemon=True)
@@ -66,6 +68,33 @@ class Kubelet:
             held.stack.enter_context(self._run(pod, held.address))
         held.is_ready = True
 
+    def lose(self, node: str, status: str) -> None:
+        """Its kubelet reports no more (``Unknown``), or that it is not ready (``False``): nothing is done for its pods,
+        whose servers go on; as the node controller does, they are called unready."""
+        self._lost.add(node)
+        why = {"reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
+        self._set_condition(f"/api/v1/nodes/{node}", status, **why)
+        for pod in self._pods_on(node):
+            self.call_unready(pod)
+
+    def call_unready(self, pod: str) -> None:
+        """As somebody else than its kubelet does."""
+        self._set_condition(self.api.path("v1", "pods", pod), "False")
+
+    def find(self, node: str) -> None:
+        """It reports again, and says of its pods what they are."""
+        self._set_condition(f"/api/v1/nodes/{node}", "True", reason="KubeletReady", message="")
+        self._lost.discard(node)
+
+    def _pods_on(self, node: str) -> list[str]:
+        pods = self.api.items(self.api.path("v1", "pods"), fieldSelector=f"spec.nodeName={node}")
+        return [pod["metadata"]["name"] for pod in pods]
+
+    def _set_condition(self, path: str, status: str, **why: str) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        condition = {"type": "Ready", "status": status, "lastTransitionTime": now, **why}
+        self.api.patch(f"{path}/status", {"status": {"conditions": [condition]}}, STRATEGIC)
+
     def _loop(self) -> None:
         while not self._done.wait(LOOK_S):
             try:
@@ -79,6 +108,8 @@ class Kubelet:
     def _care(self, pod: Json) -> None:
         name = pod["metadata"]["name"]
         path = self.api.path("v1", "pods", name)
+        if pod["spec"].get("nodeName") in self._lost:
+            return
         try:
             if "deletionTimestamp" in pod["metadata"]:
                 if (held := self.held.pop(name, None)) is not None:
@@ -94,7 +125,8 @@ class Kubelet:
 
     def _bind(self, name: str) -> None:
         number = next(self._numbers)
-        node = sorted(NODES)[number % len(NODES)]
+        nodes = sorted(NODES.keys() - self._lost)
+        node = nodes[number % len(nodes)]
         target = {"apiVersion": "v1", "kind": "Node", "name": node}
         body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
         held = Held(address(number))
