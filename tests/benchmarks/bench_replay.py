@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 # small products on all cores cost more than they save
@@ -30,9 +31,24 @@ from tests.benchmarks.replay_fleets import FLEETS
 COMPARED = ("many-small", "few-large", "mixed")
 
 
+def shown(name: str) -> Callable[[float], None]:
+    """Prints the share that is done: in one place on a terminal, else by tenths."""
+    is_terminal, told = sys.stderr.isatty(), 0
+
+    def show(share: float) -> None:
+        nonlocal told
+        if is_terminal:
+            print(f"\r  {name}: {share:.0%} ", end="", file=sys.stderr, flush=True)
+        elif int(share * 10) > told:
+            told = int(share * 10)
+            print(f"  {name}: {share:.0%}", file=sys.stderr, flush=True)
+
+    return show
+
+
 def timed(scenario: Scenario, policy: Policy) -> Run:
     before = time.perf_counter()
-    run = simulate(scenario, policy)
+    run = simulate(scenario, policy, on_progress=shown(policy.name) if sys.stderr.isatty() else lambda _: None)
     print(
         f"  {policy.name}: {time.perf_counter() - before:.1f} s, cost {run.cost:.1f}, {run.within:.3%} within",
         file=sys.stderr,
@@ -66,13 +82,23 @@ def compare(scenario: Scenario, picture_to: Path | None) -> None:
 
 def speed(folder: Path, hours: float) -> None:
     scenario = FLEETS["speed"](folder, 1.0, hours)
-    before = time.perf_counter()
-    run = simulate(scenario, Ours(scenario.limits))
-    seconds = time.perf_counter() - before
+    before, busy_before, show = time.perf_counter(), time.process_time(), shown("ours")
+    scored_from = scenario.warmup_s / (scenario.warmup_s + scenario.duration_s)
+    warm: list[float] = []
+
+    def progressed(share: float) -> None:
+        show(share)
+        if share >= scored_from and not warm:
+            warm.append(time.perf_counter() - before)
+
+    run = simulate(scenario, Ours(scenario.limits), on_progress=progressed)
+    seconds, busy = time.perf_counter() - before, time.process_time() - busy_before
+    day = warm[0] + (seconds - warm[0]) * 24 / hours  # a fleet is filled for the first time once only
     replicas = sum(minute.replicas for minute in run.minutes) / len(run.minutes)
     print(
         f"{len(scenario.models)} models, {replicas:.0f} replicas on average, {hours:g} h at a "
-        f"{scenario.limits.interval_s:g} s tick: {seconds:.0f} s, of a day {seconds * 24 / hours:.0f} s (goal 180 s)"
+        f"{scenario.limits.interval_s:g} s tick: {seconds:.0f} s ({busy:.0f} s of processor time), of a day "
+        f"{day:.0f} s (goal 180 s)"
     )
 
 
