@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tritonclient.grpc import InferenceServerClient, InferInput
 
 from tasks.decision import Result, StepKind
-from tests.fleets.kubernetes.cluster import eventually, hpa
+from tasks.fleets.kubernetes.names import service_name
+from tasks.fleets.kubernetes.routing import SLICE_VERSIONS
+from tests.fleets.kubernetes.cluster import eventually
 from tests.fleets.kubernetes.gateway import Gateway
 from tests.fleets.kubernetes.stage import POOLS, Stage, failed, kinds
 
@@ -78,21 +82,29 @@ def test_a_restarted_container_and_a_label_edited_by_hand_are_put_right(stage: S
     assert {StepKind.LOAD, StepKind.ROUTE} <= kinds(*ticks)
 
 
-def test_a_replica_that_an_hpa_brings_gets_its_share_by_the_first_tick(stage: Stage) -> None:
+def test_a_grpc_client_that_goes_to_the_models_service_is_answered(stage: Stage) -> None:
+    """At what the Service's port ``grpc`` leads to."""
     stage.cluster.pool("small", 1)
-    config = stage.config({"small": POOLS["small"] | {"owner": "hpa"}}, echo={"min_copies": 2})
-    (tick, *_) = stage.ticks_until(config, lambda: len(stage.serving("echo")) == 1)
-    assert tick.placement.replicas_by_pool == {"small": 2}, "what is wanted is published"
-    assert stage.cluster.scale_of("small") == 1
-    hpa(stage.cluster, at_least=2)
-    fleet = stage.cluster.fleet(config)
-    eventually(lambda: [r.state for r in fleet.replicas()] == ["ready"] * 2, 30)
-    time.sleep(1)
-    tick = stage.tick(config)
-    assert failed(tick) == []
-    assert len(stage.serving("echo")) == 2
-    costs = {
-        pod["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"]
-        for pod in stage.cluster.pods().values()
-    }
-    assert costs == {"1"}
+    one = {"min_copies": 1}
+    stage.ticks_until(stage.config(echo=one, other=one), lambda: bool(stage.serving("echo") and stage.serving("other")))
+    for model in ("echo", "other"):
+        (target,) = grpc_targets(stage, model)
+        tensor = InferInput("x", [1], "FP32").set_data_from_numpy(np.array([7.0], dtype=np.float32))
+        with InferenceServerClient(target) as client:
+            assert client.infer(model, [tensor]).as_numpy("y").tolist() == [7.0]
+    assert grpc_targets(stage, "slow") == []
+
+
+def grpc_targets(stage: Stage, model: str) -> list[str]:
+    """host:port of each ready endpoint of the model's Service, by the port's name."""
+    api = stage.cluster.api
+    selector = f"kubernetes.io/service-name={service_name(model)}"
+    path = api.path(api.served(*SLICE_VERSIONS) or "", "endpointslices")
+    return [
+        f"{address}:{port['port']}"
+        for piece in api.items(path, labelSelector=selector)
+        for port in piece.get("ports") or []
+        for endpoint in piece.get("endpoints") or []
+        for address in endpoint["addresses"]
+        if port["name"] == "grpc" and endpoint["conditions"]["ready"]
+    ]
