@@ -111,7 +111,8 @@ class PoolSection(Section):
     """A pool of interchangeable replicas."""
 
     memory: ByteSize
-    """Memory of one replica, for example 700MB or 24GiB."""
+    """Memory of one replica, for example 700MB or 24GiB. Less counts where its node's label nvidia.com/gpu.memory or
+    Triton's nv_gpu_memory_total_bytes has less, and the tick says so."""
     gpu_type: str = ""
     """Left out: the pool's name."""
     compute: float = Field(1.0, gt=0)
