@@ -123,6 +123,18 @@ def test_the_last_serving_copy_keeps_its_traffic(server: TritonServer, demand_rp
 
 
 @pytest.mark.servers
+def test_a_copy_that_is_cut_off_is_none_to_count_on(server: TritonServer, second: TritonServer) -> None:
+    """It answers us, and no request of others gets there."""
+    fleet = MemoryFleet(server.replica, second.replica)
+    for name in ("small-0", "small-1"):
+        perform(fleet, f"load echo {name}", f"route echo {name}")
+    fleet.replicas_now[1] = replace(second.replica, state=ReplicaState.UNREACHABLE)
+    ((result, detail),) = perform(fleet, "unroute echo small-0")
+    assert (result, detail) == (SKIPPED, "last serving copy of echo, which has demand: kept")
+    assert fleet.routes()["echo"] == {"small-0", "small-1"}
+
+
+@pytest.mark.servers
 def test_two_copies_do_not_go_at_once_each_counting_on_the_other(server: TritonServer, second: TritonServer) -> None:
     fleet = MemoryFleet(server.replica, second.replica)
     for name in ("small-0", "small-1"):
