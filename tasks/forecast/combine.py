@@ -7,7 +7,7 @@ the combined one's, by the errors that it would have made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,13 @@ def combine(blocks: Sequence[Judged], quantile: float, each: Each = map) -> Comb
 
 def judge(trial: Trial, quantile: float) -> Judged:
     """Calibrate every forecaster on its errors, then see what it would have lost: at the median, at the quantile."""
+    reaching = np.flatnonzero(np.isfinite(trial.said).any(axis=(1, 2)))
+    if 0 < len(reaching) < len(trial.said):
+        # those whose days history does not reach back to said nothing: there is nothing to work out
+        few = replace(trial, said=trial.said[reaching], now=trial.now[reaching])
+        _, *verdicts = judge(few, quantile)
+        at_median, at_upper = (_among(verdict, reaching, len(trial.said)) for verdict in verdicts)
+        return trial, at_median, at_upper
     units = unit(trial.said, trial.level[:, None])
     errors = trial.truth - trial.said
     errors /= units
@@ -153,6 +160,20 @@ def judge(trial: Trial, quantile: float) -> Judged:
         return Verdict(error, loss, tries, mean)
 
     return trial, at(0.5), at(quantile)
+
+
+def _among(verdict: Verdict, some: NDArray[np.intp], count: int) -> Verdict:
+    """The verdict on some of so many forecasters, the others never tried."""
+
+    def spread(values: Array, missing: float) -> Array:
+        wide = np.full((count, values.shape[1]), missing, dtype=values.dtype)
+        wide[some] = values
+        return wide
+
+    nan = float("nan")
+    return Verdict(
+        spread(verdict.error, nan), spread(verdict.loss, nan), spread(verdict.tries, 0), spread(verdict.mean_rps, nan)
+    )
 
 
 def _fleet(verdicts: Sequence[Verdict]) -> tuple[Array, Array]:
@@ -204,6 +225,8 @@ def _errors_of(trial: Trial, voice: Voice) -> Array:
     total, weight = np.zeros_like(trial.truth), np.zeros_like(trial.truth)
     level = trial.level[:, None]
     for said, error, weights in zip(trial.said, voice.error, voice.weights, strict=True):
+        if not weights.any():
+            continue
         each = corrected(said, error[:, None], unit(said, level))
         is_known = np.isfinite(each)
         total += np.where(is_known, each, 0) * weights[:, None]
