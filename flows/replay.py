@@ -253,7 +253,9 @@ def scenario_of(config: Config, trace: pd.DataFrame, span_s: float, failures: tu
         limits=config.limits.limits(),
         history_s=history_s,
         bin_s=bin_s,
-        window_s=config.metrics.window_s,
+        # of the four scrapes in a window a rate is the mean from the first to the last
+        window_s=config.metrics.window_s * 3 / 4,
+        lag_s=config.metrics.window_s / 8,
         failures=failures,
         costs=replace(Costs(), step_s=step_s),
         note=_note(sorted(set(config.models) - set(ours_only["model"])), failures),

@@ -6,6 +6,7 @@ shares and groups by its codes. Copies and replicas are remembered as long as th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 from tasks.decision import Sizing
 from tasks.simulate.demand import Floats, Rates
 from tasks.simulate.fleet import SimulatedFleet
+from tasks.simulate.scenario import Scenario
 from tasks.simulate.tables import LEAVING, LOADED, LOADING, READY, STARTING, UNLOADING, Ints
 from tasks.simulate.traffic import Gateway
 from tasks.world import (
@@ -40,9 +42,11 @@ class Observer:
     gateway: Gateway
     random: np.random.Generator = field(init=False)
     _grain_s: float = field(init=False)
-    """Demand is kept by this; bins are whole numbers of grains."""
+    """Demand is kept by this; bins, windows and the lag are whole numbers of grains."""
     _grains: Rates = field(init=False)
     """(grains, models): requests counted, from the start of history on."""
+    _known: int = 0
+    """Grains at the start: the history, and what its first window reaches back."""
     _filled: int = 0
     _wanted: list[tuple[float, Floats]] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
@@ -55,9 +59,10 @@ class Observer:
         scenario = self.fleet.scenario
         self.random = np.random.default_rng((scenario.seed, 2))
         self._names = [model.name for model in scenario.models]
-        self._grain_s = min(scenario.bin_s, scenario.limits.interval_s)
-        now, before_s = self.fleet.now, self._before_s
-        known = int(before_s / self._grain_s)
+        self._grain_s = _grain_s(scenario)
+        spans = (scenario.history_s, scenario.bin_s, max(scenario.window_s, self._grain_s), scenario.lag_s)
+        self._known = sum(self._in_grains(span) for span in spans)
+        now, known = self.fleet.now, self._known
         grains = known + int((scenario.end - now) / self._grain_s) + 1
         self._grains = np.zeros((grains, len(self._names)), dtype=np.float32)
         for grain in range(known):
@@ -66,11 +71,8 @@ class Observer:
         self._filled = known
         self._read_at = now
 
-    @property
-    def _before_s(self) -> float:
-        """How much demand is known at the start: the history, and what its first window reaches back."""
-        scenario = self.fleet.scenario
-        return scenario.history_s + scenario.bin_s + max(scenario.window_s, self._grain_s) + scenario.lag_s
+    def _in_grains(self, seconds: float) -> int:
+        return round(seconds / self._grain_s)
 
     def observe(self) -> Observation:
         """The fleet, its demand and its traffic since the last observation."""
@@ -101,7 +103,7 @@ class Observer:
         """Add the grains that are complete since the last time."""
         per = round(self._grain_s / self.fleet.scenario.costs.step_s)
         begun = self.fleet.scenario.start - self.fleet.scenario.warmup_s
-        complete = int(self._before_s / self._grain_s) + int((self.fleet.now - begun + 1e-6) / self._grain_s)
+        complete = self._known + int((self.fleet.now - begun + 1e-6) / self._grain_s)
         missing = complete - self._filled
         if missing <= 0:
             return
@@ -112,16 +114,17 @@ class Observer:
 
     def _demand(self) -> pd.DataFrame:
         scenario = self.fleet.scenario
-        per, bins = round(scenario.bin_s / self._grain_s), round(scenario.history_s / scenario.bin_s)
-        window = max(1, round(scenario.window_s / self._grain_s))
-        newest_grain = self._filled - round(scenario.lag_s / self._grain_s)
+        per, bins = self._in_grains(scenario.bin_s), round(scenario.history_s / scenario.bin_s)
+        window = max(1, self._in_grains(scenario.window_s))
+        lag = self._in_grains(scenario.lag_s)
+        newest_grain = self._filled - lag
         total = np.cumsum(self._grains[newest_grain - bins * per - window : newest_grain], axis=0, dtype=float)
         ends = len(total) - 1 - per * np.arange(bins - 1, -1, -1)
         rates = (total[ends] - total[ends - window]) / (window * self._grain_s)
-        begun = scenario.start - scenario.warmup_s - self._before_s
-        newest = begun + newest_grain * self._grain_s
-        times = newest - scenario.bin_s * np.arange(bins - 1, -1, -1)
-        rates[times - window * self._grain_s < scenario.recorded_from - 1e-6] = np.nan
+        begun = scenario.start - scenario.warmup_s - self._known * self._grain_s
+        # Prometheus dates a rate by when it is asked, not by the last scrape that it knows
+        times = begun + self._filled * self._grain_s - scenario.bin_s * np.arange(bins - 1, -1, -1)
+        rates[times - (lag + window) * self._grain_s < scenario.recorded_from - 1e-6] = np.nan
         return pd.DataFrame(
             {"time": np.tile(times, rates.shape[1]), "model": self._column(bins), "demand_rps": rates.T.ravel()}
         )
@@ -200,3 +203,10 @@ class Observer:
         if key not in self._copies:
             self._copies[key] = Copy(self._names[model], replica, COPY_STATES[state], is_routed)
         return self._copies[key]
+
+
+def _grain_s(scenario: Scenario) -> float:
+    """The longest time of which all that demand is looked at by is a whole number, itself of whole steps."""
+    step_s = scenario.costs.step_s
+    spans = (scenario.bin_s, scenario.limits.interval_s, scenario.window_s, scenario.lag_s)
+    return step_s * math.gcd(*(round(span / step_s) for span in spans))

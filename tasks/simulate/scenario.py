@@ -66,9 +66,10 @@ class Scenario:
     bin_s: float = 30.0
     """Width of its bins."""
     window_s: float = 30.0
-    """Each is the mean over a window of this length that ends with it: a rate in Prometheus."""
+    """Each is the mean over a window of this length that ends with it. A rate in Prometheus is the mean between the
+    first and the last scrape of its range: an interval of scrapes shorter than that."""
     lag_s: float = 0.0
-    """How old the newest of it is: a scrape's interval."""
+    """How old the newest of it is: half an interval of scrapes, as often as not."""
     recorded_from: float = -math.inf
     """Unix seconds; windows that begin before were not observed: a fleet that is new has no history."""
     failures: tuple[Failure, ...] = ()
