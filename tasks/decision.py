@@ -12,6 +12,7 @@ REASONS: Mapping[str, str] = {
     # size
     "demand": "copies that the forecast's upper quantile needs within the objective",
     "queue_over_objective": "the measured queue time means more load than forecast: the larger wins",
+    "demand_over_forecast": "more demand was seen than forecast: its rise is carried on to the horizon",
     "min_copies": "demand needs fewer, the policy keeps this many",
     "max_copies": "demand needs more, the policy allows no more",
     "idle": "no request observed for the idle time: zero copies by policy",

@@ -15,8 +15,8 @@ __all__ = ["size"]
 def size(observation: Observation, forecasts: Sequence[Forecast], limits: Limits) -> tuple[Sizing, ...]:
     """How many copies each model should have, one sizing a model in the fleet's order.
 
-    The larger of what the forecast and what the measured queue time ask for, within the policy; fewer copies than now
-    only with margin and after the stabilisation window; as many as now where demand is unknown.
+    The largest of what the forecast, the measured queue time and a rise above the forecast ask for, within the policy;
+    fewer copies than now only with margin and after the stabilisation window; as many as now where demand is unknown.
     """
     evidence = gather(observation, {forecast.model: forecast for forecast in forecasts}, limits)
     return tuple(
@@ -34,7 +34,8 @@ def _size(e: Evidence) -> Sizing:
         return Sizing(e.model.name, copies, None, capacity, reason, copies, service_ms, learned)
     if (sleeping := rules.asleep(e)) is not None:
         return Sizing(e.model.name, 0, 0.0, capacity, sleeping, 0, service_ms, learned)
-    wishes = [wish for wish in (rules.by_demand(e, e.demand_rps), rules.by_queue(e)) if wish is not None]
+    seen = (rules.by_queue(e), rules.by_rise(e, e.demand_rps))
+    wishes = [rules.by_demand(e, e.demand_rps), *(wish for wish in seen if wish is not None)]
     needed = rules.clamped(e, rules.awake(e, max(wishes, key=lambda wish: wish.copies)))
     wish = rules.stabilised(e, needed)
     return Sizing(e.model.name, wish.copies, wish.demand_rps, capacity, wish.reason, needed.copies, service_ms, learned)

@@ -31,6 +31,8 @@ class Evidence:
     limits: Limits
     demand_rps: float | None
     """The forecast's upper quantile; None: unknown."""
+    horizon_s: float
+    """How far ahead that is."""
     capacity_by_gpu_type: dict[str, Capacity]
     learned_by_gpu_type: dict[str, Learned]
     current: int
@@ -81,6 +83,7 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             now=observation.now,
             limits=limits,
             demand_rps=forecast.upper_rps if forecast else None,
+            horizon_s=forecast.horizon_s if forecast else 0.0,
             capacity_by_gpu_type=capacities(model, {pool.gpu_type for pool in pools}, learned),
             learned_by_gpu_type={
                 g: learned[model.name, g] for g in model.need_by_gpu_type if (model.name, g) in learned

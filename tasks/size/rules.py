@@ -16,6 +16,12 @@ REACT = 2.0
 """Times the mean queue time that goes with the objective: the mean of a window's requests varies by about as much as
 itself, and what lies within chance adds no copy."""
 
+LUCK = 2.0
+"""Standard deviations of the requests of an interval, as of a Poisson process: 5 req/s are 150 in 30 s, give or take
+12, which is 0.4 req/s."""
+RISE = 3.0
+"""Times the demand that was last seen: a rise is carried on to this much and no further, since it may be a jump."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -67,6 +73,32 @@ def by_queue(e: Evidence) -> Wish | None:
         f"{implied_rps:.1f} req/s on {plural(e.serving)} / {capacity.rps:.1f} req/s a copy -> {plural(copies)}"
     )
     return Wish(copies, implied_rps, Reason("queue_over_objective", text))
+
+
+def by_rise(e: Evidence, demand_rps: float) -> Wish | None:
+    """The reactive rule for demand: seen above the forecast's upper quantile by more than the margin and more than
+    chance, it does something that the forecast does not know, and its rise over the last interval is carried on to the
+    horizon.
+
+    From 5 to 8 req/s in 30 s, 90 s ahead: 8 + 3 / 30 * 90 = 17 req/s.
+    """
+    times, rps = e.demand
+    earlier = np.flatnonzero(times <= times[-1] - e.limits.interval_s) if times.size else np.empty(0, dtype=np.int64)
+    if not earlier.size:
+        return None
+    before = int(earlier[-1])
+    chance_rps = LUCK * math.sqrt(demand_rps / e.limits.interval_s)
+    if rps[-1] <= demand_rps * (1 + e.limits.margin) + chance_rps:
+        return None
+    rise = max(0.0, rps[-1] - rps[before]) / (times[-1] - times[before])
+    expected_rps = float(min(rps[-1] + rise * e.horizon_s, rps[-1] * RISE))
+    capacity = e.slowest
+    copies = copies_for(expected_rps, capacity.rps)
+    text = (
+        f"{rps[before]:.1f} and then {rps[-1]:.1f} req/s were seen where {demand_rps:.1f} were forecast: "
+        f"{expected_rps:.1f} in {e.horizon_s:g} s / {capacity.rps:.1f} req/s a copy -> {plural(copies)}"
+    )
+    return Wish(copies, expected_rps, Reason("demand_over_forecast", text))
 
 
 def clamped(e: Evidence, wish: Wish) -> Wish:

@@ -103,6 +103,29 @@ def test_the_reactive_rule_compares_mean_with_mean() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "asked", "upper_rps", "copies", "code"),
+    [
+        # over 6 * 1.15 + 2 * sqrt(6 / 30) = 7.8; 90 s ahead: 11 + 3 / 30 * 90 = 20 req/s / 4.644 = 4.3
+        ("it rises above the forecast", [(30, 8.0), (0, 11.0)], 6.0, 5, "demand_over_forecast"),
+        ("within margin and chance: 8.5 * 1.15 + 2 * sqrt(8.5 / 30) = 10.8", [(30, 1.0), (0, 10.8)], 8.5, 2, "demand"),
+        ("above it, but falling: 10 / 4.644 = 2.2", [(30, 12.0), (0, 10.0)], 6.0, 3, "demand_over_forecast"),
+        # 10 + 9 / 30 * 90 = 37, at most 3 * 10: 30 / 4.644 = 6.5
+        ("a jump is carried on to three times itself", [(30, 1.0), (0, 10.0)], 0.5, 7, "demand_over_forecast"),
+        # 11 + 3 / 60 * 90 = 15.5: 3.3
+        ("a sample was missed", [(60, 8.0), (0, 11.0)], 6.0, 4, "demand_over_forecast"),
+        ("samples are closer than ticks", [(30, 8), (20, 20), (10, 1), (0, 11)], 6.0, 5, "demand_over_forecast"),
+        ("one sample has no rise, and may be chance", [(0, 11.0)], 6.0, 2, "demand"),
+        ("no sample", [], 6.0, 2, "demand"),
+    ],
+)
+def test_a_rise_that_was_not_forecast_is_carried_on(
+    name: str, asked: list[tuple[float, float]], upper_rps: float, copies: int, code: str
+) -> None:
+    sizing = sized(seen(1, asked=asked), upper_rps)
+    assert (sizing.copies, sizing.reason.code) == (copies, code)
+
+
+@pytest.mark.parametrize(
     ("name", "upper_rps", "policy", "copies", "code"),
     [
         ("the policy keeps two", 4.0, {"min_copies": 2}, 2, "min_copies"),
