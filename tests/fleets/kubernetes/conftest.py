@@ -89,8 +89,7 @@ def demand(now: float) -> Samples:
 
 
 @pytest.fixture
-def stage(cluster: Cluster, prometheus: str, pod_network: str, tmp_path: Path) -> Iterator[Stage]:
+def stage(cluster: Cluster, prometheus: str, pod_network: str, tmp_path: Path) -> Stage:
     if pod_network:
         pytest.skip(pod_network)
-    with ExitStack() as stack:
-        yield Stage(cluster, tmp_path, prometheus, stack)
+    return Stage(cluster, tmp_path, prometheus)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ _numbers = itertools.count(1)
 class Stage:
     """A cluster whose pods are real Tritons, and ticks on it."""
 
-    def __init__(self, cluster: Cluster, folder: Path, prometheus: str, stack: ExitStack) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, prometheus: str) -> None:
         self.cluster, self._folder, self._prometheus = cluster, folder, prometheus
+        self.servers: dict[str, TritonServer] = {}
+        """By pod, the newest of each."""
         self.kubelet: Kubelet = cluster.kubelet(self._run)
-        self._stack = stack
 
     def config(self, pools: dict[str, Any] | None = None, propagation_s: float = 0.0, **policies: Any) -> Config:
         """``policies``: what differs from ``MODEL`` in a model. ``slow`` is asked by nobody, and known."""
@@ -96,9 +97,12 @@ class Stage:
     def _has_large(self) -> bool:
         return any("large" in name for name in self.cluster.pods())
 
-    def _run(self, pod: str, address: str) -> AbstractContextManager[TritonServer]:
+    @contextmanager
+    def _run(self, pod: str, address: str) -> Iterator[TritonServer]:
         folder = self._folder / f"{next(_numbers)}"
-        return triton_server(folder, pod, host=address, ports=(8000, 8001, 8002))
+        with triton_server(folder, pod, host=address, ports=(8000, 8001, 8002)) as server:
+            self.servers[pod] = server
+            yield server
 
 
 def failed(tick: Tick) -> list[str]:

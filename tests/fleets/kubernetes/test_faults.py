@@ -116,11 +116,12 @@ def test_a_pod_deleted_between_decision_and_act(cluster: Cluster, pod: str) -> N
     assert cluster.scale_of("small") == 1
 
 
-def test_a_node_that_is_gone_leaves_its_zone_unknown(cluster: Cluster, pod: str) -> None:
+def test_what_is_on_a_node_that_is_gone_cannot_be_counted_on(cluster: Cluster, pod: str) -> None:
     node = cluster.pods()[pod]["spec"]["nodeName"]
     cluster.api.call(Call("DELETE", f"/api/v1/nodes/{node}"))
     try:
         (replica,) = cluster.fleet().replicas()
-        assert (replica.node, replica.zone) == (node, "")
+        assert (replica.node, replica.zone, replica.state) == (node, "", "unreachable")
+        assert replica.detail == f"node {node} is gone"
     finally:
         create_node(cluster.api, node)

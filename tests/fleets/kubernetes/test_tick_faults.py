@@ -3,6 +3,7 @@ put right without a hand on the fleet."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,8 +18,10 @@ from tasks.fleets import FleetUnreadableError
 from tasks.record import one_line
 from tasks.record.words import summary
 from tests.fleets.kubernetes.cluster import Cluster, deployment
+from tests.fleets.kubernetes.conftest import demand
 from tests.fleets.kubernetes.control_plane import ControlPlane
 from tests.fleets.kubernetes.stage import Stage, failed
+from tests.prometheus_server import prometheus_server
 from tests.triton_server import ECHO
 
 pytestmark = pytest.mark.kubernetes
@@ -40,7 +43,7 @@ def stage(
     with ExitStack() as stack:
         cluster = Cluster(plane, "tick-faults", stack)
         cluster.pool("small", 2)
-        yield Stage(cluster, tmp_path_factory.mktemp("stage"), prometheus, stack)
+        yield Stage(cluster, tmp_path_factory.mktemp("stage"), prometheus)
 
 
 @pytest.fixture
@@ -144,6 +147,29 @@ def test_a_load_that_triton_refuses_is_told_and_stops_nothing_else(
     for repair in repairs:
         repair()
     stage.ticks_until(wanted, lambda: bool(stage.serving(model)), 4)
+
+
+# --- what it loaded
+
+
+def test_a_copy_that_is_ready_and_whose_process_is_dead_is_repaired(stage: Stage, calm: Config, tmp_path: Path) -> None:
+    broken, whole = sorted(stage.serving("echo"))
+    server = stage.servers[broken]
+    server.kill_stubs()
+    assert {server.infer("echo") for _ in range(4)} == {500}
+    now = time.time()
+    series = f'nv_inference_request_failure{{model="echo",replica="{broken}",reason="BACKEND"}}'
+    samples = {**demand(now), series: {now + at: max(0.0, 4.0 + 0.4 * at) for at in range(-30, 1)}}
+    with prometheus_server(tmp_path, samples) as url:
+        settings = changed(calm, {"metrics": {"prometheus_url": url}})
+        repaired = stage.tick(settings)
+        assert stage.tick(settings).plan.steps == ()
+    assert "copy_failing" in summary(repaired)
+    assert is_told(repaired, "requests failed in")
+    assert failed(repaired) == []
+    assert {o.step.replica for o in repaired.outcomes} == {broken}
+    assert server.infer("echo") == 200
+    assert set(stage.serving("echo")) == {broken, whole}
 
 
 # --- what it is told
