@@ -196,6 +196,9 @@ RAILS = {
     "5: another's pool does not grow": Case(
         (), ("pool:small not_scaled_by_us",), replicas=4, pool=replace(POOL, is_scaled_by_us=False)
     ),
+    "6: a pool with less memory than declared says so": Case(
+        (), ("pool:small less_memory",), pool=replace(POOL, detail="24.00 GB declared, small-0 has 16.00 GB")
+    ),
 }
 CASES = {**COMING, **GOING, **RAILS}
 
