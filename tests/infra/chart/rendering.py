@@ -30,6 +30,13 @@ def rendered(own: dict[str, Any]) -> Objects:
     return Objects([item for text in texts for item in yaml.safe_load_all(text) if item])
 
 
+def notes(own: dict[str, Any]) -> str:
+    """What Helm says after an install."""
+    with helm.Chart.load(CHART) as chart:
+        text: str = chart.render(own, name="demo", namespace="triton")["triton-placement/templates/NOTES.txt"]
+    return text
+
+
 @cache
 def release(name: str) -> Objects:
     """A value set of the ``ci`` folder, rendered."""

@@ -14,11 +14,11 @@ import yaml
 from tasks.config import Config
 from tasks.fleets.kubernetes.names import service_name
 from tasks.observe.series import covered
-from tests.infra.chart.rendering import CHART, NAMES, rendered, values
+from tests.infra.chart.rendering import CHART, NAMES, notes, rendered, values
 from tests.infra.grafana.queries import metrics_in, of_the_rules
 
 MODELS = ("vad", "a", "a--b", "ocr_det", "Embed", "llm.v2-7b", "x" * 57, "x" * 58, "Y" * 100)
-EXAMPLES = ("grpc",)
+EXAMPLES = ("grpc", "istio")
 
 
 def relabelings(own: dict[str, Any]) -> list[dict[str, Any]]:
@@ -82,6 +82,22 @@ def test_without_a_namespace_nobodys_proxies_are_scraped() -> None:
     own = values("kind-cpu")
     del own["monitoring"]["gateway"]
     assert "demo-gateway" not in {item["metadata"]["name"] for item in rendered(own).of("PodMonitor")}
+
+
+@pytest.mark.parametrize(
+    ("at_least", "gateway", "is_warned"),
+    [
+        (0, {}, True),
+        (1, {}, False),
+        (0, {"cluster": "{namespace}_{service}_8000"}, False),
+        (0, {"namespace": ""}, False),
+    ],
+    ids=["at zero behind Envoy Gateway", "never at zero", "a gateway that counts", "one that the chart does not know"],
+)
+def test_who_could_not_be_woken_is_told(at_least: int, gateway: dict[str, str], is_warned: bool) -> None:
+    own = with_models("ocr_det", "vad", **gateway)
+    own["placement"]["models"]["ocr_det"]["min_copies"] = at_least
+    assert ("at zero: ocr_det." in notes(own)) is is_warned
 
 
 def queries() -> dict[str, str]:
