@@ -11,6 +11,7 @@ import numpy as np
 
 from infra.load.background import start
 from infra.load.profile import Profile, Segment
+from infra.local.programs import SCRAPE_S
 from tasks.act import act
 from tasks.config import Config
 from tasks.decision import Result, StepKind, Tick
@@ -32,13 +33,14 @@ QUIET: Mapping[str, float] = {"squeezenet": 5, "filetype": 8, "vad": 28}
 LEAD_S = 60.0
 """Quiet, and not counted: what a forecast makes of a load that begins from nothing is a matter of luck."""
 RATES: tuple[tuple[float, Mapping[str, float]], ...] = (
-    (30, QUIET),
-    (150, {**QUIET, "squeezenet": 14}),
+    (27, QUIET),
+    (153, {**QUIET, "squeezenet": 14}),
     (60, QUIET),
 )
-"""Seconds, and requests a second: one model needs a second copy, and later no more."""
+"""Seconds, and requests a second: one model needs a second copy, and later no more. It rises shortly before a tick, so
+that a window and a scrape's age more or less do not decide which tick sees it: the next one does."""
 CONFIG: Mapping[str, Any] = {
-    "pools": {"small": {"memory": "700MB", "min_replicas": 2, "max_replicas": 2, "start_s": 3}},
+    "pools": {"small": {"memory": "700MB", "min_replicas": 2, "max_replicas": 2, "start_s": 3, "compute": 2}},
     "models": {
         "squeezenet": {"footprint": "80MB", "service_ms": 50, "queue_ms": 100, "load_s": 1},
         "filetype": {"footprint": "80MB", "service_ms": 40, "queue_ms": 150, "load_s": 1},
@@ -47,6 +49,9 @@ CONFIG: Mapping[str, Any] = {
     "limits": {"interval_s": TICK_S, "stale_s": 45, "stabilisation_s": 45, "budget": 6},
     "metrics": {"window_s": 20, "step_s": 5, "history_s": 300},
 }
+SEED = 66
+"""Of arrivals: in a few minutes of them the 95th percentile of a queue's waits is a matter of luck, a fifth more or
+less under the rise. With these it is as much as is usual: ``test_arrivals`` holds that."""
 NEW_S = 30.0
 """Between the fleet's first scrape and the first request: what is known of demand when the load begins."""
 GRID_S = np.concatenate([[0.1], np.geomspace(0.001, 20, 400)])
@@ -72,12 +77,12 @@ def duration_s() -> float:
     return LEAD_S + sum(seconds for seconds, _ in RATES)
 
 
-def profile() -> Profile:
+def profile(seed: int = SEED) -> Profile:
     segments, at = [], 0.0
     for seconds, rates in ((LEAD_S, QUIET), *RATES):
         segments += [Segment(name, at, at + seconds, rate, rate) for name, rate in rates.items()]
         at += seconds
-    return Profile("reality", at, tuple(segments), seed=3)
+    return Profile("reality", at, tuple(segments), seed=seed)
 
 
 def really(fleet: RunningFleet) -> Seen:
@@ -147,7 +152,7 @@ def simulated(config: Config) -> Seen:
         "reality", models, config.domain_pools(), Demand(first, 1.0, np.array(rows, dtype=np.float32)),
         begin + LEAD_S, duration_s() - LEAD_S, warmup_s=quiet_s + LEAD_S,
         limits=config.limits.limits(), history_s=config.metrics.history_s, bin_s=config.metrics.step_s,
-        window_s=config.metrics.window_s, recorded_from=begin - NEW_S, lag_s=5.0,
+        window_s=config.metrics.window_s - SCRAPE_S, recorded_from=begin - NEW_S, lag_s=SCRAPE_S // 2,
         costs=Costs(step_s=1.0, spread=0.0, is_round_robin=True, drain_s=1.5, unload_s=1.2),
     )  # fmt: skip
     policy = Watched(scenario.limits)
