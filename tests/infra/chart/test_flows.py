@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from infra.local.prefect import DEAD_AFTER_S, HEARTBEAT_S
 from tasks.watch.changes import LOST, READY, SCALED, UNSERVED, Change
 from tasks.watch.tell import events
 from tests.infra.chart.rendering import CHART, NAMES, release, values
@@ -32,7 +33,7 @@ def test_the_hook_registers_the_pool_and_the_schedule_of_the_limits() -> None:
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
     script = job["spec"]["template"]["spec"]["containers"][0]["args"][0]
     assert "work-pool create --overwrite --type process" in script
-    assert "deploy --name kubernetes" in script
+    assert 'deploy --name kubernetes --interval "$INTERVAL_S"' in script
     assert environment("gpu-objectstore", "demo-register")["INTERVAL_S"] == "20"
     assert environment("gpu-objectstore", "demo-register")["WORK_POOL"] == "triton"
     assert environment("kind-cpu", "demo-register")["INTERVAL_S"] == "30"
@@ -58,10 +59,22 @@ def test_the_hook_registers_every_flow_that_prefect_yaml_has() -> None:
     """All but the local fleet's tick, under the names that prefect.yaml gives them, and in the release's own pool."""
     script = release("kind-cpu").one("Job", "demo-register")["spec"]["template"]["spec"]["containers"][0]["args"][0]
     names = {d["name"] for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]} - {"local"}
-    (loop,) = re.findall(r"for name in (.+); do", script)
+    (loop,) = re.findall(r"for name in (.+?); do", script)
     assert {"kubernetes", *loop.split()} == names
-    commands = [line for line in script.splitlines() if " deploy " in line]
-    assert all('--pool "$WORK_POOL" --param config=/etc/triton-placement/placement.yaml' in line for line in commands)
+    (command,) = [line for line in script.splitlines() if " deploy " in line and "prefect" in line]
+    assert '--pool "$WORK_POOL"' in command
+    assert "--param config=/etc/triton-placement/placement.yaml" in command
+
+
+def test_a_run_tells_that_it_lives_three_times_before_it_is_called_dead() -> None:
+    automation = yaml.safe_load((CHART / "files" / "heartbeat.yaml").read_text())
+    every_s = int(environment("kind-cpu", "demo-worker")["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert automation["trigger"]["within"] >= 3 * every_s
+    assert (automation["trigger"]["within"], every_s) == (DEAD_AFTER_S, HEARTBEAT_S), "as on the local fleet"
+    script = release("kind-cpu").one("Job", "demo-register")["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    assert f'automation inspect "{automation["name"]}"' in script, "else each upgrade would make one more"
+    (tag,) = re.findall(r"--tag (\S+)", script)
+    assert automation["trigger"]["match_related"] == {"prefect.resource.id": f"prefect.tag.{tag}"}
 
 
 def test_the_secret_comes_as_a_file_and_credentials_as_their_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,22 @@ from tests.watch.prefect_server import ROOT, PrefectServer, prefect_server
 pytestmark = pytest.mark.servers
 
 CONFIG = "/etc/triton-placement/placement.yaml"
+HEARTBEAT = "/etc/triton-placement/heartbeat.yaml"
+SILENT_S = 10
+"""In place of 90, the least that Prefect allows."""
 
 
-def run_hook(name: str, server: PrefectServer) -> None:
+def run_hook(name: str, server: PrefectServer, folder: Path) -> None:
     """What the Job's container runs, with its environment, where the image has it: beside prefect.yaml."""
+    heartbeat = release(name).one("ConfigMap", "demo-config")["data"]["heartbeat.yaml"]
+    (folder / "heartbeat.yaml").write_text(heartbeat.replace("within: 90", f"within: {SILENT_S}"))
     container = release(name).one("Job", "demo-register")["spec"]["template"]["spec"]["containers"][0]
     own = {
         v["name"]: v["value"] for v in container["env"] if v["name"] not in ("PREFECT_API_URL", "PREFECT_HOME", "HOME")
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [*container["command"], *container["args"]],
+        [*container["command"], container["args"][0].replace(HEARTBEAT, str(folder / "heartbeat.yaml"))],
         cwd=ROOT,
         env={**server.environment, **own, "PATH": path},
         capture_output=True,
@@ -40,9 +46,10 @@ def run_hook(name: str, server: PrefectServer) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
-        run_hook("kind-cpu", running)
-        run_hook("gpu-objectstore", running)
+    folder = tmp_path_factory.mktemp("prefect")
+    with prefect_server(folder) as running:
+        run_hook("kind-cpu", running, folder)
+        run_hook("gpu-objectstore", running, folder)
         yield running
 
 
@@ -81,3 +88,19 @@ def test_of_ticks_and_of_profiles_one_runs_at_a_time(deployments: dict[str, dict
     limited = {name for name, found in deployments.items() if found["global_concurrency_limit"]}
     assert limited == {"kubernetes", "profile"}
     assert {deployments[name]["concurrency_options"]["collision_strategy"] for name in limited} == {"ENQUEUE"}
+
+
+def test_a_run_whose_process_is_gone_has_crashed_and_a_strangers_is_left_alone(
+    server: PrefectServer, deployments: dict[str, dict[str, Any]]
+) -> None:
+    """Both are said to run and then nothing more is heard of them; the stranger's has no heartbeats, and may live."""
+    ours = server.ask(f"deployments/{deployments['replay']['id']}/create_flow_run", {})
+    strangers = server.ask("flow_runs/", {"flow_id": deployments["replay"]["flow_id"]})
+    for run in (ours, strangers):
+        server.ask(f"flow_runs/{run['id']}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+    deadline = time.monotonic() + SILENT_S + 30
+    while (states := {run["id"]: run["state_type"] for run in server.ask("flow_runs/filter")})[ours["id"]] != "CRASHED":
+        assert time.monotonic() < deadline, states
+        time.sleep(0.5)
+    assert states[strangers["id"]] == "RUNNING"
+    assert len([a for a in server.ask("automations/filter") if "heartbeat" in a["name"]]) == 1

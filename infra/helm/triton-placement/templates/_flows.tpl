@@ -34,6 +34,7 @@ env:
   - {name: DO_NOT_TRACK, value: "1"}
   # A change in the cluster starts a tick at once, so the worker asks for runs more often than every 10 s.
   - {name: PREFECT_WORKER_QUERY_SECONDS, value: "2"}
+  - {name: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, value: "30"}
   - {name: WORK_POOL, value: {{ .root.Values.prefect.workPool | quote }}}
   - {name: INTERVAL_S, value: {{ (.root.Values.placement.limits | default dict).interval_s | default 30 | int | quote }}}
   - {name: TRITON_CONTROL_SECRET_FILE, value: /etc/triton-control/control}
