@@ -19,13 +19,13 @@ Samples = Mapping[str, Mapping[float, float]]
 
 
 @contextmanager
-def prometheus_server(folder: Path, samples: Samples) -> Iterator[str]:
-    """The URL of a Prometheus that has these samples and scrapes nothing."""
+def prometheus_server(folder: Path, samples: Samples, configuration: str = "global: {}\n") -> Iterator[str]:
+    """The URL of a Prometheus that has these samples and, unless its configuration says otherwise, scrapes nothing."""
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         pytest.skip("no prometheus and promtool on PATH: apt install prometheus, or brew install prometheus")
     lines = [f"{series} {value} {at:.3f}" for series, by_time in samples.items() for at, value in by_time.items()]
     (folder / "samples.txt").write_text("\n".join([*lines, "# EOF\n"]))
-    (folder / "prometheus.yml").write_text("global: {}\n")
+    (folder / "prometheus.yml").write_text(configuration)
     load = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "-q", "samples.txt", "data"]
     subprocess.run(load, cwd=folder, check=True, capture_output=True)
     address = f"127.0.0.1:{free_ports(1)[0]}"
