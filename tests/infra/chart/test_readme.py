@@ -32,6 +32,8 @@ def test_an_uninstall_names_everything_that_is_left() -> None:
     flows = {f"{Path(d['entrypoint'].split(':')[0]).stem}/{d['name']}" for d in deployments} - {"reconcile/local"}
     (listed,) = re.findall(r"for name in (.+?); do", UNINSTALL)
     assert set(listed.split()) == flows
+    automation = yaml.safe_load((CHART / "files" / "heartbeat.yaml").read_text())["name"]
+    assert f'automation delete "{automation}"' in UNINSTALL
     assert f"work-pool delete {yaml.safe_load((CHART / 'values.yaml').read_text())['prefect']['workPool']}" in UNINSTALL
 
 
