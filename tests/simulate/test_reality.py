@@ -27,7 +27,6 @@ def test_queue_times_under_steady_load_are_real(both: tuple[Seen, Seen], model: 
     assert said.p95_ms[model] == pytest.approx(real.p95_ms[model], rel=0.2), table(real, said)
 
 
-@pytest.mark.xfail(reason="the simulator's tick sees a rise up to two ticks before a real one: 69 ms for 114 ms at p95")
 def test_queue_times_under_a_rise_are_real(both: tuple[Seen, Seen]) -> None:
     real, said = both
     assert said.p95_ms["squeezenet"] == pytest.approx(real.p95_ms["squeezenet"], rel=0.2), table(real, said)
