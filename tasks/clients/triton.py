@@ -51,8 +51,6 @@ class Statistics:
     executions: int = 0
     queue_ns: int = 0
     compute_ns: int = 0
-    memory_bytes: int = 0
-    """What its backend says that it takes of its GPUs, of the host if it is on none; 0: the backend does not say."""
     last_success_ms: int = 0
     """Unix milliseconds; 0: none yet. Failures do not move it."""
 
@@ -120,13 +118,19 @@ class Triton:
             lines_by_model.setdefault(line["name"], []).append(line)
         return {model: _statistics(lines) for model, lines in lines_by_model.items()}
 
+    def memory_bytes(self) -> dict[str, int]:
+        """What each loaded model takes, as its backend reported at its load; models of backends that do not say are
+        left out."""
+        answer = self._call("get_inference_statistics", as_json=False)
+        return memory_by_model(as_statistics(answer) if isinstance(answer, dict) else answer)
+
     def max_batch_size(self, model: str) -> int:
         """How many inputs a loaded model takes in one; 0: its inputs have no batch dimension."""
         answer = self._call("get_model_config", model)
         config = getattr(answer, "config", answer)
         return int(config.get("max_batch_size", 0) if isinstance(config, dict) else config.max_batch_size)
 
-    def _call(self, method: str, model: str | None = None, timeout_s: float | None = None) -> Any:
+    def _call(self, method: str, model: str | None = None, timeout_s: float | None = None, as_json: bool = True) -> Any:
         """One call, its answer as Python values, its errors as one."""
         if model is not None and not re.fullmatch(NAME, model):
             raise TritonError(f"{self._where(model)}: not a name that may go into a URL (allowed: {NAME})")
@@ -137,7 +141,7 @@ class Triton:
                 return _over_http(self._replica.http, timeout_s, method, arguments | {"headers": self._headers})
             is_read = method in ("get_model_repository_index", "get_inference_statistics")
             arguments |= {"headers": self._headers, "client_timeout": timeout_s} | (
-                {"as_json": True} if is_read else {}
+                {"as_json": as_json} if is_read else {}
             )
             return getattr(self._channel, method)(**arguments)
         except Exception as error:  # the clients raise their own, gevent's, socket's and the interpreter's errors
@@ -202,11 +206,26 @@ def _statistics(lines: list[dict[str, Any]]) -> Statistics:
         executions=sum(int(line.get("execution_count", 0)) for line in lines),
         queue_ns=total("queue"),
         compute_ns=sum(total(part) for part in ("compute_input", "compute_infer", "compute_output")),
-        memory_bytes=memory_bytes([use for line in lines for use in line.get("memory_usage", [])]),
         last_success_ms=max((int(line.get("last_inference", 0)) for line in lines), default=0),
     )
 
 
-def memory_bytes(uses: list[dict[str, Any]]) -> int:
-    """Sum of what a backend reports of GPUs; of all that it reports if none of it is a GPU's."""
-    return sum(int(use.get("byte_size", 0)) for use in [u for u in uses if u.get("type") == "GPU"] or uses)
+def as_statistics(answer: dict[str, Any]) -> Any:
+    """What HTTP answers, as gRPC has it."""
+    from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]
+    from tritonclient.grpc.service_pb2 import ModelStatisticsResponse
+
+    return ParseDict(answer, ModelStatisticsResponse(), ignore_unknown_fields=True)
+
+
+def memory_by_model(answer: Any) -> dict[str, int]:
+    """Sum of what a model's backend reports of GPUs, of all that it reports if none of it is a GPU's; others left out.
+
+    ``answer``: a ``ModelStatisticsResponse``, read as it is: as JSON it costs 15 ms for 20 models.
+    """
+    found: dict[str, int] = {}
+    for line in answer.model_stats:
+        on_gpu = sum(use.byte_size for use in line.memory_usage if use.type == "GPU")
+        if used := on_gpu or sum(use.byte_size for use in line.memory_usage):
+            found[line.name] = found.get(line.name, 0) + used
+    return found

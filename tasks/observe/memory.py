@@ -66,8 +66,7 @@ def _reported_bytes(replica: Replica) -> dict[str, int]:
     """By model, where its backend reports it."""
     try:
         with Triton(replica) as triton:
-            said = {model: statistics.memory_bytes for model, statistics in triton.statistics().items()}
-            return {model: used for model, used in said.items() if used > 0}
+            return triton.memory_bytes()
     except TritonError:
         return {}  # it is looked at again in the next tick
 

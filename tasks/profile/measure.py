@@ -82,7 +82,7 @@ def measure(replica: Replica, model: str, largest: Mapping[str, Sequence[int]]) 
                 if number == ROUNDS - 1:
                     timings = tuple(asker.timed(triton, concurrency) for concurrency in CONCURRENCY)
                 filled = _settled(replica)
-                said = triton.statistics()[model].memory_bytes
+                said = triton.memory_bytes().get(model)
             finally:
                 _unload(triton, model)
             rounds.append(Round(load_s, said or _difference(filled, before), _difference(_settled(replica), before)))

@@ -84,5 +84,10 @@ def _source(service_ms: float, known: Learned | None) -> str:
 
 
 def _capacity(model: Model, need: Need, service_ms: float, source: str) -> Capacity:
+    """The service time's variability is declared or profiled, never learned: of Triton's counters only means over the
+    requests between two scrapes follow. With n requests each, these vary by cv2 / n and by every drift d of the mean (a
+    busy neighbour), so that n times their variance is cv2 + n d^2: 1 where it should be 0 at 100 requests and a drift
+    of a tenth. Triton's latency summaries give quantiles, which leave out the tail that variability is about.
+    """
     station = Station(service_ms / 1000, need.instances, need.service_cv2)
     return Capacity(station, station.capacity_rps(model.objective), source)

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.clients.triton import SECRET_FILE, Triton, TritonError, TritonTimeoutError, control_secret, memory_bytes
+from tasks.clients.triton import (
+    SECRET_FILE,
+    Triton,
+    TritonError,
+    TritonTimeoutError,
+    as_statistics,
+    control_secret,
+    memory_by_model,
+)
 from tasks.world import Replica
 from tests.triton_server import TritonServer, free_ports, triton_server
 
@@ -80,18 +88,22 @@ def test_statistics_count_since_the_last_load(triton: Triton, server: TritonServ
     _wait_for(triton, "echo", "UNAVAILABLE")
     triton.load("echo", 30)
     assert triton.statistics()["echo"].requests == 0
+    # a Python model: its backend does not say
+    assert triton.memory_bytes() == {}
 
 
 @pytest.mark.parametrize(
     ("name", "uses", "expected"),
     [
-        ("two GPUs, not the host beside them", [("GPU", "300"), ("GPU", "200"), ("CPU", "90")], 500),
-        ("on the host alone", [("CPU", "90"), ("CPU_PINNED", "10")], 100),
-        ("its backend says nothing", [], 0),
+        ("two GPUs, not the host beside them", [("GPU", "300"), ("GPU", "200"), ("CPU", "90")], {"m": 500}),
+        ("on the host alone", [("CPU", "90"), ("CPU_PINNED", "10")], {"m": 100}),
+        ("its backend says nothing", [], {}),
     ],
 )
-def test_memory_that_a_backend_reports(name: str, uses: list[tuple[str, str]], expected: int) -> None:
-    assert memory_bytes([{"type": where, "id": "0", "byte_size": size} for where, size in uses]) == expected
+def test_memory_that_a_backend_reports(name: str, uses: list[tuple[str, str]], expected: dict[str, int]) -> None:
+    memory = [{"type": where, "id": "0", "byte_size": size} for where, size in uses]
+    answer = {"model_stats": [{"name": "m", "version": "1", "memory_usage": memory, "new_field": 1}]}
+    assert memory_by_model(as_statistics(answer)) == expected
 
 
 def test_a_request_in_the_queue_outlives_an_unload(server: TritonServer) -> None:
