@@ -70,8 +70,8 @@ def is_told(a_tick: Tick, words: str) -> bool:
 
 
 def warnings(stage: Stage) -> set[tuple[str, str, int]]:
-    """Reason, message and count of what `kubectl describe deployment` tells."""
-    events = stage.cluster.api.items(stage.cluster.api.path("v1", "events"))
+    """Reason, message and count of what `kubectl describe deployment` tells of ours."""
+    events = stage.cluster.api.items(stage.cluster.api.path("v1", "events"), fieldSelector="source=triton-placement")
     return {(event["reason"], event["message"], event["count"]) for event in events if event["type"] == "Warning"}
 
 
