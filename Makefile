@@ -77,5 +77,6 @@ bench: $(addprefix bench-,forecast load placement queueing replay kubernetes) ##
 bench-%: install
 	@$(RUN) tests.benchmarks.bench_$*
 
-schema: ## the configuration's JSON schema, for editors
+schema: ## the JSON schemas of the configuration and of the chart's values
 	@$(RUN) tasks.config --schema > infra/config.schema.json
+	@$(RUN) infra.helm.values > infra/helm/triton-placement/values.schema.json
