@@ -43,7 +43,7 @@ def are_ready(stage: Stage, settings: Config, count: int) -> bool:
 def test_a_replica_that_an_hpa_brings_gets_its_share_of_hot_models_by_the_first_tick(stage: Stage) -> None:
     stage.cluster.pool("small", 1)
     settings = config(stage, echo=HOT, other=HOT)
-    (tick, *_) = stage.ticks_until(settings, lambda: all(count == 2 for count in carried(stage).values()))
+    *_, tick = stage.ticks_until(settings, lambda: list(carried(stage).values()) == [2])
     assert tick.placement.replicas_by_pool == {"small": 2}, "what is wanted is published"
     assert {s.model: s.copies for s in tick.sizings} == {"echo": 2, "other": 2, "slow": 0}
     assert stage.cluster.scale_of("small") == 1
