@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.decision import Assignment, Hold, Placement, Reason
-from tasks.place.fill import Changes
+from tasks.place.changes import Changes
 from tasks.place.table import Table
 from tasks.world import Fleet, Pool, ReplicaState
 

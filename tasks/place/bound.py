@@ -85,7 +85,7 @@ def market(problem: Problem, models: Flags | None = None) -> Market:
     )
 
 
-def prices(problem: Problem, models: Flags | None = None) -> Prices:
+def prices(problem: Problem, models: Flags | None = None, evaluations: int = EVALUATIONS) -> Prices:
     """The best prices found; ``models``: (M,) for these alone, in an empty fleet.
 
     A demand that is not known counts as what its copies may take.
@@ -94,7 +94,7 @@ def prices(problem: Problem, models: Flags | None = None) -> Prices:
     shape = problem.wants.footprint_bytes.shape
     if not m.load.size:
         return Prices(0.5 * m.cost, 0.5 * m.cost, float((m.fewest * m.cost).sum()), np.zeros(shape))
-    rounds = min(2000, max(ROUNDS, EVALUATIONS // m.load.size))
+    rounds = min(2000, max(ROUNDS, evaluations // m.load.size))
     memory, compute = 0.5 * m.cost, 0.5 * m.cost
     best, best_memory, best_compute = -np.inf, memory, compute
     slope_memory, slope_compute, share = np.zeros_like(memory), np.zeros_like(memory), np.zeros_like(m.load)

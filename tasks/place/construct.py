@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.decision import Reason
 from tasks.place.bound import Prices
-from tasks.place.fill import Changes
+from tasks.place.changes import Changes
 from tasks.place.problem import Floats, Ints, Problem
 from tasks.place.table import SLACK, Table
 
@@ -28,6 +28,14 @@ class Bins:
     """Free memory, as a share of a replica's below its headroom."""
     compute: Floats
     """Free compute, as a share of a replica's below its target."""
+    on: int
+    """How many are on."""
+
+    def limit(self, new: int) -> None:
+        """So many could be added, and all of them are open."""
+        self.opened = self.on + new
+        self.replicas = self.replicas[: self.opened]
+        self.memory, self.compute = self.memory[: self.opened], self.compute[: self.opened]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +53,10 @@ class Items:
     """(M,) copies that the model is to have."""
 
 
-def construct(table: Table, changes: Changes, prices: Prices, most_compute: float) -> None:
+def construct(table: Table, changes: Changes, prices: Prices, most_compute: float, fleet: Ints | None = None) -> None:
     """Place what models miss. ``most_compute``: share of a replica's compute that one copy of a hot model may take;
-    with less the model gets more copies, smaller ones.
+    with less the model gets more copies, smaller ones. ``fleet``: (P,) new replicas that there are to be, no more;
+    None: as many as it takes.
 
     What finds no place is left to those who may displace. The fit is the copy's direction: of the replicas where it has
     room, the one whose free memory and compute are in the proportion that it takes (Panigrahy et al., *Heuristics for
@@ -57,6 +66,8 @@ def construct(table: Table, changes: Changes, prices: Prices, most_compute: floa
     bins = [_bins(table, pool) for pool in range(len(table.problem.pools))]
     for pool, those in enumerate(bins):
         mine = items.model[items.pool == pool]
+        if fleet is not None:
+            those.limit(int(fleet[pool]))
         _open(those, float(items.memory[mine, pool].sum()), float(items.compute[mine, pool].sum()))
     paid = prices.memory * items.memory + prices.compute * items.compute
     left: list[tuple[int, int]] = []
@@ -141,7 +152,8 @@ def _bins(table: Table, pool: int) -> Bins:
     asked = int(spots.is_asked[off].sum())
     replicas = np.concatenate([on, off])
     free = table.free_bytes[replicas] - table.going_bytes[replicas]
-    return Bins(replicas, len(on) + asked, free / room_bytes[pool], table.free_compute[replicas] / room_compute[pool])
+    compute = table.free_compute[replicas] / room_compute[pool]
+    return Bins(replicas, len(on) + asked, free / room_bytes[pool], compute, len(on))
 
 
 def _open(bins: Bins, memory: float, compute: float) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from tasks.place.bound import Prices, prices
+from tasks.place.changes import Changes
 from tasks.place.consolidate import consolidate, over_maximum, spare
 from tasks.place.construct import construct
-from tasks.place.fill import Changes, fill
+from tasks.place.fill import fill
 from tasks.place.keep import keep, shed, trim
 from tasks.place.problem import Problem
 from tasks.place.relieve import relieve
 from tasks.place.squeeze import squeeze
 from tasks.place.table import Table
+from tasks.place.whole import cheapest_whole
 
 MANY = 16
 """Copies missing: so many, and more than a share of all, are placed together, each where it is cheapest for the fleet;
@@ -21,6 +23,8 @@ SMALL = 2000
 SIZES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
 """Of a replica's compute, that one copy of a hot model may take. Smaller ones fill a replica better, larger ones take
 less memory: which is cheaper depends on what is scarce."""
+FEW = 100
+"""Models: up to here whole fleets are tried; in a larger fleet the half-empty replica of each pool is a small share."""
 CALM_SHARE = 0.05
 """Copies placed in this tick: with more, nothing is given up for a saving; first what is missing, then what is dear."""
 
@@ -29,8 +33,7 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     """The table of the copies that should be, and what changes for which reason."""
     table, changes = _start(problem)
     total = int(problem.wants.copies.sum())
-    missing = sum(max(0, c - table.count(m)) for m, c in enumerate(problem.wants.copies.tolist()))
-    if missing > max(MANY, MANY_SHARE * total):
+    if _missing(table) > max(MANY, MANY_SHARE * total):
         table, changes = _constructed(problem, SIZES if total <= SMALL else SIZES[:1])
     fill(table, changes)
     relieve(table, changes)
@@ -58,9 +61,15 @@ def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Cha
         table, changes = _start(problem)
         construct(table, changes, worth, size)
         squeeze(table, changes)
-        missing = sum(max(0, c - table.count(m)) for m, c in enumerate(problem.wants.copies.tolist()))
-        rank = missing, float(problem.spots.cost_per_hour[table.is_on].sum())
+        rank = _missing(table), float(problem.spots.cost_per_hour[table.is_on].sum())
         if found is None or rank < found[0]:
             found = rank, table, changes
     assert found is not None
-    return found[1:]
+    (missing, cost), table, changes = found
+    if missing or len(problem.wants.names) > FEW:
+        return table, changes
+    return cheapest_whole(lambda: _start(problem), worth, cost) or (table, changes)
+
+
+def _missing(table: Table) -> int:
+    return sum(max(0, c - table.count(m)) for m, c in enumerate(table.problem.wants.copies.tolist()))

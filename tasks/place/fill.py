@@ -5,36 +5,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from tasks.decision import Reason
+from tasks.place.changes import Changes
+from tasks.place.mend import HOT, make_room
 from tasks.place.seek import find, find_slow, grow, refusals, retry_s, spread
 from tasks.place.table import SLACK, Table
 
 Rank = tuple[int, int]
 """Worth of a copy, the lesser the more: tier (0 the first copy of a model with demand, 1 its others, 2 a copy that
 nobody asks), then priority, higher first."""
-HOT = 2
-"""Copies: a model that needs so many may get more and smaller ones; one that needs a single copy keeps a single one."""
 LOADS_FOR_ONE = 3
 """Small copies in the place of one that fits nowhere, at most: more loads are worth less than a new replica."""
-CopyKey = tuple[int, int]
-"""Model and replica."""
-
-
-@dataclass(slots=True)
-class Changes:
-    """Why each copy is placed or not, as far as it is not just kept."""
-
-    placed: dict[CopyKey, Reason] = field(default_factory=dict)
-    displaced: dict[CopyKey, Reason] = field(default_factory=dict)
-    moved: dict[CopyKey, Reason] = field(default_factory=dict)
-    """Copies that are there and go elsewhere, with the reason of their going."""
-    refused: dict[int, Reason] = field(default_factory=dict)
-    gone: dict[int, Reason] = field(default_factory=dict)
-    """Replicas that should go."""
 
 
 def fill(table: Table, changes: Changes) -> None:
@@ -55,7 +39,7 @@ def fill(table: Table, changes: Changes) -> None:
         *_, model = heapq.heappop(queue)
         if table.count(model) >= copies[model]:  # more and smaller ones came in its stead
             continue
-        if find(table, model) is None and _spread(table, changes, model):
+        if find(table, model) is None and (_spread(table, changes, model) or make_room(table, changes, model)):
             continue
         spot, victims = _spot_for(table, model)
         if spot is None:

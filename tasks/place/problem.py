@@ -115,4 +115,6 @@ class Problem:
     now: float
     saving_factor: float
     margin: float
+    loads: int
+    """As many as a tick may do, each with the unload that follows it."""
     noise: float = NOISE

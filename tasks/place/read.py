@@ -45,6 +45,7 @@ def read(observation: Observation, sizings: Sequence[Sizing], limits: Limits) ->
         now=observation.now,
         saving_factor=limits.saving_factor,
         margin=limits.margin,
+        loads=limits.budget // 2,
     )
 
 

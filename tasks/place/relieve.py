@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.decision import Reason
-from tasks.place.fill import HOT, Changes
+from tasks.place.changes import Changes
+from tasks.place.mend import HOT, relieve_by_exchange
 from tasks.place.seek import find, grow
 from tasks.place.table import SLACK, Table
 
@@ -41,6 +42,8 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
             changes.placed[model, to] = Reason("placed", f"one more copy, all of them smaller: {busy}")
             table.add(model, to)
             return True
+    if relieve_by_exchange(table, changes, spot, Reason("moved", busy)):
+        return True
     for model in movable:
         if (to := grow(table, model, is_ours=True, extra=0)) is not None:
             return _move(table, changes, (model, spot, to), busy)

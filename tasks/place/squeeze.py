@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.place.fill import Changes, why_here
+from tasks.place.changes import Changes
+from tasks.place.fill import why_here
 from tasks.place.seek import find
 from tasks.place.table import Table
 

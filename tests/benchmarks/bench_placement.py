@@ -30,6 +30,8 @@ GPUS = {"t4": (16e9, 1.0, 0.53), "l4": (24e9, 2.2, 0.80), "a10g": (24e9, 2.8, 1.
 SIZES = {(50, 12): 850.0, (500, 100): 9_900.0, (5_000, 1_000): 95_000.0, (10_000, 2_000): 210_000.0}
 """Requests a second that about so many replicas serve, by models and replicas."""
 LIMITS = Limits()
+LOADS, LOADS_SHARE = 8, 0.03
+"""In a tick, at most; the larger of the two. Repairs that need more take more."""
 
 
 def instance(models: int, replicas: int) -> tuple[tuple[Pool, ...], tuple[Model, ...], NDArray[np.float64]]:
@@ -150,7 +152,8 @@ def bench(size: tuple[int, int], ticks: int) -> None:
         demand *= total / demand.sum()
         seen, sized = world.seen(), sizings(models, demand)
         start = perf_counter()
-        problem = replace(read(seen, sized, LIMITS), noise=0.0)
+        loads_a_tick = max(LOADS, int(LOADS_SHARE * len(placed.assignments)))
+        problem = replace(read(seen, sized, LIMITS), noise=0.0, loads=loads_a_tick)
         middle = perf_counter()
         table, changes = solve(problem)
         end = perf_counter()

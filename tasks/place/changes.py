@@ -1,0 +1,39 @@
+"""What a placement changes, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
+
+from tasks.decision import Reason
+
+CopyKey = tuple[int, int]
+"""Model and replica."""
+Move = tuple[int, int, int]
+"""Model, the replica that it leaves, the one that it goes to; the first replica is -1 where one copy more comes."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """Why each copy is placed or not, as far as it is not just kept."""
+
+    placed: dict[CopyKey, Reason] = field(default_factory=dict)
+    displaced: dict[CopyKey, Reason] = field(default_factory=dict)
+    refused: dict[int, Reason] = field(default_factory=dict)
+    gone: dict[int, Reason] = field(default_factory=dict)
+    """Replicas that should go."""
+    searches: int = 0
+    """For exchanges, so far."""
+
+    def move(self, present: Set[CopyKey], moves: Iterable[Move], why: Reason) -> None:
+        """The copies have moved, in this order: one may do so more than once. ``present``: those that there are now."""
+        for model, source, to in moves:
+            was = self.placed.pop((model, source), None)
+            if (model, source) in present:
+                self.displaced[model, source] = why
+            if (model, to) in present:
+                self.displaced.pop((model, to), None)
+            elif source < 0:
+                self.placed[model, to] = Reason("placed", f"one more, all of them smaller: {why.text}")
+            else:
+                self.placed[model, to] = was or why
