@@ -63,8 +63,8 @@ check: .venv/.synced
 tools: .venv/.synced
 	@$(RUN) infra.local.checks prometheus prometheus-pushgateway || echo "tests that need it are skipped"
 
-test-servers: install tools ## real Triton, Envoy, Prometheus and Prefect; about ten minutes
-	@$(RUN) pytest -q -m "servers and not kubernetes and not nightly"
+test-servers: install tools ## real Triton, Envoy, Prometheus and Prefect; about twenty minutes; TESTS names some of them
+	@$(RUN) pytest -q -m "servers and not kubernetes and not nightly" $(TESTS)
 
 test-kubernetes: install tools ## a real API server and its controllers, found through KUBEBUILDER_ASSETS
 	@$(RUN) pytest -q -m "kubernetes and not nightly"
