@@ -17,7 +17,7 @@ from tasks.world import Fleet
 from tests.plan.drawn import Drawn, worlds
 from tests.play import FILLED, World, play
 
-ORDINARY = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+ORDINARY = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 NIGHTLY = settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
