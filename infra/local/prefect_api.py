@@ -36,9 +36,7 @@ def call(state: State, method: str, path: str, body: Mapping[str, Any] | None = 
     Raises:
         PrefectError: the server refuses, or does not answer.
     """
-    answer = _answer(state, method, path, body)
-    if not answer.ok:
-        raise PrefectError(f"{answer.url}: {answer.status_code} {answer.text[:500]}")
+    answer = _unless_refused(_answer(state, method, path, body))
     return answer.json() if answer.content else None
 
 
@@ -49,9 +47,7 @@ def has(state: State, path: str) -> bool:
         PrefectError: the server does not say whether there is, or does not answer.
     """
     answer = _answer(state, "GET", path)
-    if not answer.ok and answer.status_code != HTTPStatus.NOT_FOUND:
-        raise PrefectError(f"{answer.url}: {answer.status_code} {answer.text[:500]}")
-    return answer.ok
+    return answer.status_code != HTTPStatus.NOT_FOUND and _unless_refused(answer).ok
 
 
 def is_healthy(state: State) -> bool:
@@ -71,4 +67,10 @@ def _answer(state: State, method: str, path: str, body: Mapping[str, Any] | None
         if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE or pause_s is None:
             break
         time.sleep(pause_s)
+    return answer
+
+
+def _unless_refused(answer: requests.Response) -> requests.Response:
+    if not answer.ok:
+        raise PrefectError(f"{answer.url}: {answer.status_code} {answer.text[:500]}")
     return answer

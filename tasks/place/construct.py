@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.decision import Reason
-from tasks.place.bound import Prices
+from tasks.place.bound import BARRED, Prices
 from tasks.place.changes import Changes
 from tasks.place.problem import Floats, Ints, Problem
 from tasks.place.table import SLACK, Table
@@ -69,7 +69,7 @@ def construct(table: Table, changes: Changes, prices: Prices, most_compute: floa
         if fleet is not None:
             those.limit(int(fleet[pool]))
         _open(those, float(items.memory[mine, pool].sum()), float(items.compute[mine, pool].sum()))
-    paid = prices.memory * items.memory + prices.compute * items.compute
+    paid = prices.memory * np.minimum(items.memory, BARRED) + prices.compute * items.compute
     left: list[tuple[int, int]] = []
     for model, pool in zip(items.model.tolist(), items.pool.tolist(), strict=True):
         if not _put(table, changes, bins, items, (model, pool)):

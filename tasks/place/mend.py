@@ -119,7 +119,7 @@ def _best(table: Table, spot: int, allowed: Floats | float) -> list[Move]:
     view = View(
         spot,
         np.array(models, dtype=np.int64),
-        _compute(table),
+        table.compute_of_all(),
         excess(table) - allowed,
         np.maximum(table.problem.spots.room_compute, 1e-12),
         np.array([table.has_memory(model) for model in models]),
@@ -127,16 +127,6 @@ def _best(table: Table, spot: int, allowed: Floats | float) -> list[Move]:
     )
     gain, moves = min((_move(table, view), _swap(table, view), _more(table, view)), key=lambda step: step[0])
     return moves if gain < 0 else []
-
-
-def _compute(table: Table) -> Floats:
-    """(M, P) :meth:`Table.compute_by_pool` of every model."""
-    wants = table.problem.wants
-    count = np.array([len(held) for held in table.replicas_of])
-    rate = (wants.demand_rps / np.maximum(1, np.maximum(count, wants.copies)))[:, None]
-    capacity = np.where(np.isfinite(wants.capacity_rps), wants.capacity_rps, 0.0)
-    compute: Floats = np.where(np.isnan(rate), capacity, rate) * wants.device_s
-    return compute
 
 
 def _square(excess: Floats) -> Floats:
@@ -161,7 +151,7 @@ def _swap(table: Table, view: View) -> Step:
     others = others[np.argsort(excess[others], kind="stable")[:PARTNERS]].tolist()
     comes = np.array([model for other in others for model in table.models_in[other]], dtype=np.int64)
     at = np.repeat(np.array(others, dtype=np.int64), [len(table.models_in[other]) for other in others])
-    fine = _may_come(table, spot)[comes]
+    fine = table.may_come(spot)[comes]
     comes, at = comes[fine], at[fine]
     if not comes.size:
         return NONE
@@ -178,17 +168,6 @@ def _swap(table: Table, view: View) -> Step:
     k, n = np.unravel_index(int(gain.argmin()), gain.shape)
     other = int(at[n])
     return float(gain[k, n]), [(int(view.models[k]), spot, other), (int(comes[n]), other, spot)]
-
-
-def _may_come(table: Table, spot: int) -> Flags:
-    """(M,) whether a copy of each could come to the replica: :meth:`Table.has_memory` the other way round."""
-    wants, spots = table.problem.wants, table.problem.spots
-    fine = wants.is_allowed[:, spots.pool[spot]] & ~wants.is_pinned & bool(table.takes[spot])
-    fine &= wants.footprint_bytes[:, spots.pool[spot]] <= table.free_bytes[spot] - table.going_bytes[spot]
-    fine[table.models_in[spot]] = False
-    for model, failures in table.problem.failures_by_model.items():
-        fine[model] &= all(replica != spot or at <= table.problem.now for replica, _, at in failures)
-    return fine
 
 
 def _more(table: Table, view: View) -> Step:

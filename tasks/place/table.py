@@ -62,6 +62,15 @@ class Table:
             rate = np.where(np.isfinite(wants.capacity_rps[model]), wants.capacity_rps[model], 0.0)
         return np.asarray(rate * wants.device_s[model], dtype=np.float64)
 
+    def compute_of_all(self) -> Floats:
+        """(M, P) the same of every model, with the copies that it has."""
+        wants = self.problem.wants
+        count = np.array([len(held) for held in self.replicas_of])
+        rate = (wants.demand_rps / np.maximum(1, np.maximum(count, wants.copies)))[:, None]
+        capacity = np.where(np.isfinite(wants.capacity_rps), wants.capacity_rps, 0.0)
+        compute: Floats = np.where(np.isnan(rate), capacity, rate) * wants.device_s
+        return compute
+
     def compute_in(self, model: int, replicas: Ints | list[int], extra: int = 0) -> Floats:
         """(len(replicas),) the same, by replica: at most all that a replica has."""
         spots = self.problem.spots
@@ -148,6 +157,17 @@ class Table:
         fine[self.replicas_of[model]] = False
         for replica, _, at in self.problem.failures_by_model.get(model, ()):
             fine[replica] &= at <= self.problem.now
+        return fine
+
+    def may_come(self, replica: int) -> Flags:
+        """(M,) the other way round: which models that are not pinned may send a copy to the replica, beside what is
+        there now."""
+        wants, pool = self.problem.wants, self.problem.spots.pool[replica]
+        fine = wants.is_allowed[:, pool] & ~wants.is_pinned & bool(self.takes[replica])
+        fine &= wants.footprint_bytes[:, pool] <= self.free_bytes[replica] - self.going_bytes[replica]
+        fine[self.models_in[replica]] = False
+        for model, failures in self.problem.failures_by_model.items():
+            fine[model] &= all(failed != replica or at <= self.problem.now for failed, _, at in failures)
         return fine
 
     def has_compute(self, model: int, extra: int = 1, margin: float = 0.0) -> Flags:

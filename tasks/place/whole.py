@@ -26,7 +26,8 @@ TRIED = 12
 """Of the fleets, at most: each costs some constructions."""
 SIZES = (1.0, 0.55, 0.3)
 """Of a replica's compute, that one copy of a hot model may take."""
-MOVES = 60
+EXCHANGED = 60
+"""Moves that mend such a fleet, at most: most of what they move is not loaded yet, and costs no load."""
 MOST_POOLS = 6
 """The fleets within reach grow with the power of the pools."""
 
@@ -41,7 +42,7 @@ def cheapest_whole(
         for size in SIZES:
             table, changes = start()
             construct(table, changes, its_worth, size, fleet)
-            if _crowd_in(table, changes) and (moves := mend(table, MOVES)) is not None:
+            if _crowd_in(table, changes) and (moves := mend(table, EXCHANGED)) is not None:
                 changes.move(
                     table.present, moves, Reason("placed", "exchanged, so that the cheaper fleet has room for all")
                 )
