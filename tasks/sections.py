@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from tasks.catalogue import Catalogue, Entry, Number
+from tasks.size.learn import kept_bytes
 from tasks.world import Limits, Model, Need, Objective, Pool
 
 
@@ -33,7 +34,9 @@ class NeedSection(Section):
 
     def need(self, entry: Entry) -> Need | None:
         """What is declared, else what the catalogue has; None: neither has the footprint or the service time."""
-        footprint = _declared(self.footprint, entry.footprint_bytes)
+        measured = entry.footprint_bytes if self.footprint is None else None
+        seen = None if measured is None else (measured.value, measured.spread)
+        footprint = self.footprint if seen is None else kept_bytes(*seen)
         service_ms = _declared(self.service_ms, entry.service_ms)
         if footprint is None or service_ms is None:
             return None
@@ -50,6 +53,7 @@ class NeedSection(Section):
             compute_ms=self.compute_ms,
             source=_source(self.service_ms, entry.service_ms),
             footprint_source=_source(self.footprint, entry.footprint_bytes),
+            footprint_seen=seen,
         )
 
 

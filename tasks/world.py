@@ -26,6 +26,7 @@ class Need:
     """What one copy of a model takes, and gives, on one GPU type."""
 
     footprint_bytes: int
+    """Room that is kept for it."""
     service_ms: float
     """Mean time one request is executed, without its queue time."""
     service_cv2: float = 0.0
@@ -40,6 +41,8 @@ class Need:
     """Where the service time comes from: declared, measured or learned."""
     footprint_source: str = "declared"
     """Where the footprint comes from: declared, measured or learned."""
+    footprint_seen: tuple[float, float] | None = None
+    """Its mean and standard deviation (bytes), of which the room is reckoned; None: a person has said what counts."""
 
     @property
     def device_s_per_request(self) -> float:

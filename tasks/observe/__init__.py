@@ -11,7 +11,7 @@ from tasks.observe.copies import confirmed_failing, copies, read_indexes
 from tasks.observe.gpus import read_gpu_bytes, within_gpus
 from tasks.observe.memory import read_copy_bytes
 from tasks.observe.series import read_series
-from tasks.size.learn import learn_footprints, outgrown
+from tasks.size.learn import learn_footprints, reckoned
 from tasks.world import Copy, Fleet, Observation, Unknown
 
 
@@ -39,7 +39,7 @@ def observe(config: Config, live: LiveFleet, now: float) -> Observation:
         now=now,
         fleet=replace(
             fleet,
-            models=outgrown(fleet, footprints),
+            models=reckoned(fleet, footprints),
             copies=tuple(_marked(copy, failing) for copy in fleet.copies),
         ),
         demand=series.demand,

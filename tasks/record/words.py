@@ -80,6 +80,7 @@ def summary(tick: Tick) -> str:
         *_held(tick),
         *_steps(tick),
         "## Every model\n" + _models(tick),
+        *_footprints(tick),
         "## The tick's own time\n" + _seconds(tick),
     ]
     return "\n\n".join(sections) + "\n"
@@ -131,10 +132,21 @@ def _steps(tick: Tick) -> list[str]:
 def _models(tick: Tick) -> str:
     """Numbers, then the reasons of the models that do not change: those that do are told first."""
     numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "a copy takes", "copies", "wanted")
-    rows = demand_rows(tick)
+    rows = [{name: row[name] for name in numbers} for row in demand_rows(tick)]
+    for row in rows:
+        row["a copy takes"] = _room(tick, row["model"])
     stays = [f"- {s.model}: `{s.reason.code}`: {s.reason.text}" for s in tick.sizings if not is_changed(tick, s)]
-    table = _table([{name: row[name] for name in numbers} for row in rows])
-    return "\n\n".join(filter(None, (table, "\n".join(stays))))
+    return "\n\n".join(filter(None, (_table(rows), "\n".join(stays))))
+
+
+def _footprints(tick: Tick) -> list[str]:
+    """Of the models of which something was seen; what is only declared is in the table above."""
+    seen = {model for model, _ in tick.observation.footprints}
+    for model in tick.observation.fleet.models:
+        if any(need.footprint_seen is not None for need in model.need_by_gpu_type.values()):
+            seen.add(model.name)
+    rows = [f"- {s.model}: {_memory(tick, s.model)}" for s in tick.sizings if s.model in seen]
+    return ["## What a copy takes\n" + "\n".join(rows)] if rows else []
 
 
 def _seconds(tick: Tick) -> str:
@@ -186,23 +198,35 @@ def demand_rows(tick: Tick) -> list[Row]:
     return rows
 
 
+def _room(tick: Tick, model: str) -> str:
+    """The room that is kept for a copy, on each GPU type where that differs."""
+    needs = tick.observation.fleet.model_by_name[model].need_by_gpu_type.values()
+    return " / ".join(dict.fromkeys(f"{need.footprint_bytes / 1e6:.0f} MB" for need in needs))
+
+
 def _memory(tick: Tick, model: str) -> str:
-    """On each GPU type what is reckoned with, where that comes from, and what was learned of it."""
+    """On each GPU type the room that is kept for a copy, of what it is reckoned, and what was seen while serving."""
     needs = tick.observation.fleet.model_by_name[model].need_by_gpu_type
     said = []
     for gpu_type, need in needs.items():
         known = tick.observation.footprints.get((model, gpu_type))
         where = f"{gpu_type}: " if len(needs) > 1 else ""
-        learned = f" ({looks(known)})" if known is not None else ""
-        said.append(f"{where}{need.footprint_bytes / 1e6:.0f} MB {need.footprint_source}{learned}")
+        text = f"{where}{need.footprint_bytes / 1e6:.0f} MB {need.footprint_source}"
+        if need.footprint_source == "measured" and need.footprint_seen is not None:
+            text += f" ({_spread(*need.footprint_seen)})"
+        said.append(text + (f", serving {looks(known)}" if known is not None else ""))
     return "; ".join(said)
+
+
+def _spread(mean_bytes: float, spread_bytes: float) -> str:
+    return f"{mean_bytes / 1e6:.0f} ± {spread_bytes / 1e6:.0f} MB"
 
 
 def looks(known: LearnedFootprint) -> str:
     """What was learned of a footprint while serving, and how sure that is."""
-    mean, spread = known.footprint_bytes / 1e6, known.spread_bytes / 1e6
     last = datetime.fromtimestamp(known.last_at, UTC)
-    return f"{mean:.0f} ± {spread:.0f} MB in {known.looks} looks until {last:%Y-%m-%d %H:%M}"
+    seen = _spread(known.footprint_bytes, known.spread_bytes)
+    return f"{seen} in {known.looks} looks until {last:%Y-%m-%d %H:%M}"
 
 
 def placement_rows(tick: Tick) -> list[Row]:

@@ -26,7 +26,7 @@ from tasks.decision import (
 from tasks.record.metrics import load_failures, registry
 from tasks.record.picture import demand_svg, placement_svg
 from tasks.record.words import demand_rows, one_line, placement_rows, summary
-from tasks.world import LoadFailure, Unknown
+from tasks.world import LearnedFootprint, LoadFailure, Need, Unknown
 from tests.worlds import NOW, observation
 
 WHY = Reason("demand", "40.0 req/s / 18.0 a copy within 50 ms at p95 -> 3 copies")
@@ -109,6 +109,24 @@ def test_page_tells_what_the_fleet_costs_against_the_least_that_it_could() -> No
     assert "costs" not in summary(a_tick())
     page = summary(replace(a_tick(), cost=FleetCost(3.0, 2.4)))
     assert "The fleet that is to be costs 3.00 an hour; the lower bound is 2.40, 25% above it" in page
+
+
+def test_page_tells_the_room_that_is_kept_for_a_copy_and_what_it_is_reckoned_from() -> None:
+    """Model a is declared; b was measured, 190 +- 10 MB on the small type, and looked at on the large one."""
+    seen = observation()
+    a, b, c = seen.fleet.models
+    small = Need(210_000_000, 50, footprint_source="measured", footprint_seen=(190e6, 10e6))
+    large = Need(262_000_000, 50, footprint_source="learned", footprint_seen=(168e6, 47e6))
+    fleet = replace(seen.fleet, models=(a, replace(b, need_by_gpu_type={"small": small, "large": large}), c))
+    known = {("b", "large"): LearnedFootprint(168e6, 47e6, 13, NOW)}
+    page = summary(replace(a_tick(), observation=replace(seen, fleet=fleet, footprints=known)))
+    assert "| 18.0 | 100 MB | 2 | 2 |" in page
+    assert "| 18.0 | 210 MB / 262 MB | 1 | 2 |" in page
+    assert (
+        "## What a copy takes\n- b: small: 210 MB measured (190 ± 10 MB); large: 262 MB learned, serving 168 ± 47 MB "
+        "in 13 looks until 2027-01-15 08:00\n\n"
+    ) in page
+    assert "## What a copy takes" not in summary(a_tick())
 
 
 def test_a_fleet_that_leaves_models_out_costs_less_than_the_bound_and_is_not_called_good() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from tasks.size.learn import learn, learn_footprints, outgrown, refined
+from tasks.size.learn import kept_bytes, learn, learn_footprints, reckoned, refined
 from tasks.world import CopyState, Fleet, Learned, LearnedFootprint, Model, Need, Objective, Pool
 from tests.size.fleets import NOW, seen
 
@@ -85,23 +85,30 @@ def test_the_largest_ready_copy_is_looked_at() -> None:
     assert learned == {("m", "small"): LearnedFootprint(200 * MB, 0, 1, NOW), ("m", "large"): known(70)}
 
 
-MEASURED = (100, "measured"), (300, "measured")
+@pytest.mark.parametrize(("mean", "spread", "kept"), [(620, 12, 644), (100, 0, 100)])
+def test_room_is_kept_for_two_spreads(mean: int, spread: int, kept: int) -> None:
+    assert kept_bytes(mean * MB, spread * MB) == kept * MB
+
+
+SMALL, LARGE = (100, "measured"), (320, "measured")
 
 
 @pytest.mark.parametrize(
     ("name", "source", "learned", "small", "large"),
     [
-        ("nothing is learned", "measured", {}, *MEASURED),
-        ("a tenth more is chance", "measured", {"small": known(109)}, *MEASURED),
+        ("nothing is learned", "measured", {}, SMALL, LARGE),
+        ("a tenth more is chance", "measured", {"small": known(109)}, SMALL, LARGE),
         # 125 - 43 = 82 < 110
-        ("so is what was seen once", "measured", {"small": known(125, 43)}, *MEASURED),
-        # 168 - 47 = 121 > 110; 168 + 47
-        ("four looks are not", "measured", {"small": known(168, 47)}, (215, "learned"), (300, "measured")),
-        ("less is not believed", "measured", {"small": known(40)}, *MEASURED),
-        ("each GPU type by itself", "measured", {"large": known(600)}, (100, "measured"), (600, "learned")),
+        ("so is what was seen once", "measured", {"small": known(125, 43)}, SMALL, LARGE),
+        # 168 - 47 = 121 > 110; 168 + 2 * 47
+        ("four looks are not", "measured", {"small": known(168, 47)}, (262, "learned"), LARGE),
+        ("less is not believed", "measured", {"small": known(40)}, SMALL, LARGE),
+        # 350 < 1.1 * 320: what is kept for the spread that was measured covers it
+        ("each GPU type by itself", "measured", {"small": known(40), "large": known(350)}, SMALL, LARGE),
+        ("and where it is more", "measured", {"large": known(600)}, SMALL, (600, "learned")),
         ("no more than a replica has room for: 1000 less a tenth", "measured", {"small": known(5000)},
-         (900, "learned"), (300, "measured")),
-        ("what is declared stays", "declared", {"small": known(200)}, (100, "declared"), (300, "declared")),
+         (900, "learned"), LARGE),
+        ("what is declared stays", "declared", {"small": known(200)}, (100, "declared"), (320, "declared")),
     ],
 )  # fmt: skip
 def test_a_model_that_outgrew_what_is_known_of_it(
@@ -111,22 +118,40 @@ def test_a_model_that_outgrew_what_is_known_of_it(
     small: tuple[int, str],
     large: tuple[int, str],
 ) -> None:
-    """100 MB on the small type, of which a pool it may not live in has more; 300 MB on the large one."""
-    needs = {g: Need(mb * MB, 5.0, footprint_source=source) for g, mb in (("small", 100), ("large", 300))}
+    """100 +- 0 MB on the small type, of which a pool it may not live in has more; 300 +- 10 MB on the large one."""
+    needs = {"small": measured(100, 0, source), "large": measured(300, 10, source)}
     model = Model("m", needs, Objective(50), pools=frozenset({"s", "l"}))
     pools = [Pool(n, g, mb * MB) for n, g, mb in (("s", "small", 1000), ("x", "small", 9000), ("l", "large", 4000))]
     fleet = Fleet((model,), tuple(pools), (), ())
-    (found,) = outgrown(fleet, {("m", gpu_type): footprint for gpu_type, footprint in learned.items()})
-    reckoned = {g: (n.footprint_bytes // MB, n.footprint_source) for g, n in found.need_by_gpu_type.items()}
-    assert reckoned == {"small": small, "large": large}
+    (found,) = reckoned(fleet, {("m", gpu_type): footprint for gpu_type, footprint in learned.items()})
+    said = {g: (n.footprint_bytes // MB, n.footprint_source) for g, n in found.need_by_gpu_type.items()}
+    assert said == {"small": small, "large": large}
+
+
+def measured(megabytes: int, spread: int, source: str = "measured") -> Need:
+    seen = megabytes * MB, spread * MB
+    return Need(kept_bytes(*seen), 50.0, footprint_source=source, footprint_seen=seen)
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "kept"),
+    # 500 MB less a tenth are there for copies
+    [(400, 20, 440), (400, 30, 450), (440, 30, 450), (460, 30, 460)],
+)
+def test_for_a_spread_no_more_is_kept_than_there_is_room(mean: int, spread: int, kept: int) -> None:
+    """A model that fits by its mean keeps its place; one that does not is none the smaller for it."""
+    fleet = seen(1, need=measured(mean, spread), pools=[Pool("small", "small", 500 * MB)]).fleet
+    (model,) = reckoned(fleet, {})
+    assert model.need_by_gpu_type["small"].footprint_bytes == kept * MB
 
 
 def test_twice_the_memory_is_believed_at_the_fourth_look() -> None:
-    fleet = seen(1, need=Need(100 * MB, 50.0, footprint_source="measured")).fleet
+    fleet = seen(1, need=measured(100, 0)).fleet
     learned: Mapping[tuple[str, str], LearnedFootprint] = {("m", "small"): known(100)}
-    reckoned_mb = []
-    for _ in range(6):
+    kept_mb = []
+    for _ in range(24):
         learned = learn_footprints(fleet, learned, {("m", "small-0"): 200 * MB}, NOW)
-        (model,) = outgrown(fleet, learned)
-        reckoned_mb.append(model.need_by_gpu_type["small"].footprint_bytes // MB)
-    assert reckoned_mb == [100, 100, 100, 214, 218, 220]
+        (model,) = reckoned(fleet, learned)
+        kept_mb.append(model.need_by_gpu_type["small"].footprint_bytes // MB)
+    assert kept_mb[:6] == [100, 100, 100, 261, 261, 258]
+    assert kept_mb[-1] == 206, "the spread of the change is forgotten"
