@@ -6,6 +6,7 @@ unbiased nor say how sure they are: their errors on the recent past correct them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +18,10 @@ from tasks.forecast.history import Matrix, mean_of
 DAY_S = 86_400.0
 DAYS = 3
 """Days whose levels are compared with what came after."""
+FORGOTTEN = math.exp(-8)
+"""Below this weight, a bin's that was just observed being 1, a level is not known any more."""
+GROWTH = 64.0
+"""Values grow by e^64 at most in a running sum: from e^-32 to e^32, far within float32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,24 +51,21 @@ class Past:
         """(models, origins): demand smoothed with a time constant of this many horizons, up to ``DAYS`` before."""
         if horizons not in self.levels:
             self.levels[horizons] = self._levels(1 / (horizons * self.ahead))
-        level: Matrix = self.levels[horizons][days]
+        level: Matrix = self.levels[horizons][:, days]
         return level
 
     def _levels(self, rate: float) -> Matrix:
-        """(days before, models, origins)."""
-        reach = int(8 / rate) + 1  # e^-8 of the weight is left out
+        """(models, days before, origins)."""
         ends = self.origins - self.day * np.arange(DAYS + 1)[:, None]
-        levels = np.full((DAYS + 1, len(self.demand), len(self.origins)), np.nan, dtype=np.float32)
-        # ends near each other, of whatever day, share one matrix product over the bins that they reach
-        span = max(reach, 256)
-        for start in np.unique(ends[ends >= 0] // span) * span:
-            day, origin = np.nonzero((ends >= start) & (ends < start + span))
-            inside = ends[day, origin]
-            columns = np.arange(max(0, start - reach), inside.max() + 1)
-            age = inside[None, :] - columns[:, None]
-            weights = np.where((age >= 0) & (age < reach), np.exp(-rate * np.maximum(age, 0)), 0).astype(np.float32)
-            levels[day, :, origin] = _weighted_mean(self.demand[:, columns[0] : columns[-1] + 1], weights).T
-        return levels
+        is_observed = np.isfinite(self.demand)
+        if is_observed.all():
+            observed, weights = self.demand, np.ones((1, self.demand.shape[1]), dtype=np.float32)
+        else:
+            observed, weights = np.where(is_observed, self.demand, 0), is_observed.astype(np.float32)
+        weight = _fading_sum(weights, rate, np.maximum(ends, 0))
+        level = _fading_sum(observed, rate, np.maximum(ends, 0))
+        level /= np.where((weight > FORGOTTEN) & (ends >= 0), weight, np.nan)
+        return level
 
     def then(self, days: int) -> Matrix:
         """(models, origins): peaks around the time that is forecast, ``days`` before, a quarter horizon each side."""
@@ -86,15 +88,24 @@ def _columns(values: Matrix, columns: NDArray[np.intp]) -> Matrix:
     return taken
 
 
-def _weighted_mean(values: Matrix, weights: Matrix) -> Matrix:
-    """(models, bins) x (bins, origins) -> (models, origins), over the bins that were observed."""
-    is_observed = np.isfinite(values)
-    if is_observed.all():
-        return np.asarray(values @ (weights / weights.sum(axis=0)))
-    weight = is_observed.astype(np.float32) @ weights
-    total = np.where(is_observed, values, 0) @ weights
-    mean: Matrix = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
-    return mean
+def _fading_sum(values: Matrix, rate: float, ends: NDArray[np.intp]) -> Matrix:
+    """(models, bins) -> (models, *ends): the sum of all bins up to each end, a bin's weight falling by e^-rate a bin.
+
+    A plain running sum of growing values, shrunk at its ends; begun anew before the growth overflows. No matrix
+    product: its library's threads and ours would wait for each other.
+    """
+    bins = values.shape[1]
+    span = max(1, int(GROWTH / rate))
+    growth = np.exp(rate * (np.arange(bins) % span - span / 2)).astype(np.float32)
+    sums = values * growth
+    for start in range(0, bins, span):
+        part = sums[:, start : start + span]
+        if start:
+            part[:, 0] += sums[:, start - 1] * np.float32(np.exp(-rate) * growth[start] / growth[start - 1])
+        np.cumsum(part, axis=1, out=part)
+    at_ends = np.take(sums, ends, axis=1)
+    at_ends /= growth[ends]
+    return at_ends
 
 
 Forecaster = Callable[[Past], Matrix]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,20 @@ def test_rolling_peak_looks_back_and_skips_what_was_not_observed() -> None:
 def test_coarse_bins_end_now() -> None:
     # the first bin is left over; (2 + 4) / 2 and (6 + nothing observed) / 1
     assert coarsen(matrix([9, 2, 4, 6, np.nan]), 2) == pytest.approx(matrix([3, 6]))
+
+
+def test_a_level_is_the_mean_of_what_was_observed_fading_with_age() -> None:
+    rng = np.random.default_rng(1)
+    demand = rng.poisson(50, (3, 900)).astype(np.float32)
+    demand[1, rng.random(900) < 0.3] = np.nan
+    demand[2, 300:] = np.nan
+    origins = np.array([0, 1, 299, 330, 420, 899])
+    level = Past(demand, demand, origins, ahead=10, step_s=STEP_S).level(1)
+    # a time constant of 10 bins; the running sum is begun anew every 640
+    expected = pd.DataFrame(demand.T).ewm(alpha=1 - np.exp(-1 / 10)).mean().to_numpy().T[:, origins]
+    # the third's last bin is 299; 10.5 of weight by then fall below e^-8 in 10 x (8 + ln 10.5) = 104 bins
+    expected[2, 4:] = np.nan
+    assert level == pytest.approx(expected, rel=1e-4, nan_ok=True)
 
 
 @pytest.mark.parametrize(
