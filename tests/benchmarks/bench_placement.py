@@ -4,7 +4,7 @@ The instance: demand by Zipf's law with exponent 1, footprints log-normal around
 memory, speed and cost, a target of 0.75 of memory and of compute, and as much demand as about so many replicas serve as
 the size says. Requests are split evenly over a model's copies. Drift: each model's demand by 10 % (standard deviation
 of its logarithm) a tick, the sum unchanged. No tolerance for noise: a replica over its target is relieved in the same
-tick."""
+tick. What Meta's Rebalancer makes of a tick and of the loss of replicas is told beside ours where it is installed."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from tasks.place.problem import Problem
 from tasks.place.read import read
 from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
 from tests.benchmarks.placement_yardsticks import EXACT_UP_TO, HAS_HIGHS, exact, first_fit_decreasing, linear_program
+from tests.benchmarks.rebalancing import side_by_side
 
 GPUS = {"t4": (16e9, 1.0, 0.53), "l4": (24e9, 2.2, 0.80), "a10g": (24e9, 2.8, 1.01), "a100": (80e9, 8.0, 3.67)}
 """Memory (bytes), speed, cost an hour."""
@@ -168,12 +169,14 @@ def bench(size: tuple[int, int], ticks: int) -> None:
         f"whole p99 {np.quantile(tick_s, 0.99) * 1e3:.0f} ms; loads {np.mean(loads):.1%} of the copies a tick; "
         f"cost over the bound {gap:.1%}"
     )
+    print(f"  the last of these again: {side_by_side(problem)}")
     lost = world.lose(0.05)
     seen, sized = world.seen(), sizings(models, demand)
     start = perf_counter()
     placed = place(seen, sized, LIMITS)
     took_ms = (perf_counter() - start) * 1e3
     print(f"  5 % of replicas lost: {took_ms:.0f} ms, {world.loads(placed) / lost:.2f} loads a copy")
+    print(f"  the same again: {side_by_side(replace(read(seen, sized, LIMITS), noise=0.0))}")
 
 
 if __name__ == "__main__":
