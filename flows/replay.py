@@ -33,7 +33,7 @@ from tasks.simulate.demand import Demand, read_demand
 from tasks.simulate.picture import picture
 from tasks.simulate.policies import own, peers
 from tasks.simulate.report import best, markdown, rows
-from tasks.simulate.run import Policy, Run, simulate
+from tasks.simulate.run import Outcome, simulate
 from tasks.simulate.scenario import Costs, Failure, Scenario, fits
 
 STEP_S = 5.0
@@ -113,9 +113,9 @@ class Progress:
             update_progress_artifact(artifact_id=self._id, progress=100 * min(share, 1.0))
 
 
-def compare(scenario: Scenario, on_progress: Callable[[float], None] = lambda _: None) -> list[Run]:
-    """The best of each peer's settings, then ours."""
-    settings: list[list[Policy]] = [*peers(), *([policy] for policy in own(scenario))]
+def compare(scenario: Scenario, on_progress: Callable[[float], None] = lambda _: None) -> list[Outcome]:
+    """The best of each policy's settings, the peers' first."""
+    settings = [*peers(), *own(scenario)]
     count = sum(len(policies) for policies in settings)
     done, found = 0, []
 
@@ -279,7 +279,7 @@ def _of(models: tuple[Any, ...], trace: pd.DataFrame, bin_s: float, first: float
     return Demand(first, bin_s, columns.fillna(0.0).to_numpy(dtype="float32"))
 
 
-def one_line(runs: list[Run], least: float) -> str:
+def one_line(runs: list[Outcome], least: float) -> str:
     """Ours beside the best peer and the lower bound."""
     mine = next(run for run in runs if run.policy == "ours")
     peer = best([run for run in runs if not run.policy.startswith("ours")])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from tasks.simulate.bound import Bound
-from tasks.simulate.run import Run
+from tasks.simulate.run import Outcome
 
 WIDTH, HEIGHT = 900, 385
 LEFT, RIGHT = (50, 50, 400, 270), (530, 50, 340, 270)
@@ -19,7 +19,7 @@ LEAST_OUTSIDE = 1e-5
 """Shares outside the objective below this are drawn as this."""
 
 
-def picture(title: str, runs: Sequence[Run], bound: Bound) -> str:
+def picture(title: str, runs: Sequence[Outcome], bound: Bound) -> str:
     """Left: cost an hour over time. Right: cost over the bound against the share outside the objective, both the less
     the better; the line is where 99.9 % are within."""
     least = bound.mean_per_hour * (len(runs[0].minutes) / 60)
@@ -41,7 +41,7 @@ def picture(title: str, runs: Sequence[Run], bound: Bound) -> str:
     return head + style + '<rect width="100%" height="100%" fill="#fff"/>' + "".join(body) + "</svg>"
 
 
-def _over_time(runs: Sequence[Run], bound: Bound, colours: dict[str, str]) -> Iterable[str]:
+def _over_time(runs: Sequence[Outcome], bound: Bound, colours: dict[str, str]) -> Iterable[str]:
     x0, y0, width, height = LEFT
     usual = sorted(max(minute.cost_per_hour for minute in run.minutes) for run in runs)
     top = 1.1 * max(2 * float(bound.cost_per_hour.max()), usual[len(usual) // 2])
@@ -66,7 +66,7 @@ def _over_time(runs: Sequence[Run], bound: Bound, colours: dict[str, str]) -> It
     yield _text(x0 + 8, y0 + 14, "dashed: the lower bound")
 
 
-def _against(runs: Sequence[Run], least: float, colours: dict[str, str]) -> Iterable[str]:
+def _against(runs: Sequence[Outcome], least: float, colours: dict[str, str]) -> Iterable[str]:
     x0, y0, width, height = RIGHT
     most = math.log(max(8.0, 1.2 * max(run.cost / least for run in runs)))
     decades = -math.log10(LEAST_OUTSIDE)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.simulate.bound import Bound
-from tasks.simulate.run import Run
+from tasks.simulate.run import Outcome
 
 ENOUGH = 0.999
 """Share of requests within their objective that a policy must reach before its price counts."""
 
 
-def best(runs: Sequence[Run]) -> Run:
+def best(runs: Sequence[Outcome]) -> Outcome:
     """The cheapest of those that keep the objective well enough; where none does, the one that keeps it best."""
     enough = [run for run in runs if run.within >= ENOUGH]
     return min(enough, key=lambda run: run.cost) if enough else max(runs, key=lambda run: run.within)
 
 
-def rows(runs: Sequence[Run], bound: Bound, hours: float) -> list[dict[str, str]]:
+def rows(runs: Sequence[Outcome], bound: Bound, hours: float) -> list[dict[str, str]]:
     """One row a policy, the lower bound first; numbers as text, as tables of artifacts want them."""
     least = bound.mean_per_hour * hours
     head = {"policy": "lower bound", "GPU-hours": "", "cost": f"{least:.1f}", "cost / bound": "1.00"}
@@ -25,7 +25,7 @@ def rows(runs: Sequence[Run], bound: Bound, hours: float) -> list[dict[str, str]
     return [head | blank, *(_row(run, least) for run in runs)]
 
 
-def _row(run: Run, least: float) -> dict[str, str]:
+def _row(run: Outcome, least: float) -> dict[str, str]:
     return {
         "policy": run.policy,
         "GPU-hours": f"{run.gpu_hours:.1f}",

@@ -32,11 +32,10 @@ class Policy(Protocol):
     def tick(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """What became of a policy on a scenario."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a policy on a scenario, in figures that can be kept in a file."""
 
-    scenario: str
     policy: str
     gpu_hours: float
     cost: float
@@ -51,6 +50,12 @@ class Run:
     cold: float
     counters: Counters
     minutes: tuple[Minute, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run(Outcome):
+    """The same, and each model's share of it."""
+
     score: Score
 
 
@@ -87,13 +92,12 @@ def simulate(
             fleet.counters = Counters()
         if step % max(1, steps // 100) == 0:
             on_progress(step / steps)
-    return _run(scenario, policy, fleet, score)
+    return _run(policy, fleet, score)
 
 
-def _run(scenario: Scenario, policy: Policy, fleet: SimulatedFleet, score: Score) -> Run:
+def _run(policy: Policy, fleet: SimulatedFleet, score: Score) -> Run:
     total = float(score.requests.sum())
     return Run(
-        scenario=scenario.name,
         policy=policy.name,
         gpu_hours=score.gpu_hours,
         cost=score.cost,

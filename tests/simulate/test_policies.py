@@ -49,6 +49,7 @@ def test_six_quiet_models(policy: Policy, replicas: int, why: str) -> None:
         (Everywhere(0.5), 2, "20 x 50 ms = 1.0 busy, of 0.5 each"),
         (PerModel(0.25), 4, "1.0 busy, of 0.25 each"),
         (Dynamo(), 3, "20 / 9.01 = 2.2"),
+        (Dynamo(0.5), 5, "20 / (9.01 x 0.5) = 4.4"),
         (SageMaker(0.5), 5, "20 / (9.01 x 0.5) = 4.4"),
         (ModelMesh(3.0, 400.0), 3, "1200 a minute, at most 400 a copy"),
     ],
@@ -104,7 +105,7 @@ def test_ours_holds_still_under_steady_load() -> None:
 def test_foresight_has_the_copies_before_the_demand() -> None:
     made = scenario((model("a", 1),), rising(3, 24, 900))
     foreseen = simulate(made, Ours(made.limits, foresight(made.demand), "foresight"))
-    reactive = simulate(made, Ours(made.limits, last_seen, "reactive"))
+    reactive = simulate(made, Ours(made.limits, last_seen(), "reactive"))
     assert foreseen.within > reactive.within
     assert foreseen.minutes[14].copies > foreseen.minutes[10].copies == 1
     assert foreseen.failed == 0
@@ -112,6 +113,6 @@ def test_foresight_has_the_copies_before_the_demand() -> None:
 
 def test_all_meet_the_same_arrivals() -> None:
     made = scenario(SIX, flat(*(3.0,) * 6), duration_s=300.0)
-    runs = [simulate(made, policy) for policies in (*peers(), own(made)) for policy in policies[:1]]
+    runs = [simulate(made, policies[0]) for policies in (*peers(), *own(made))]
     assert len({run.requests for run in runs}) == 1
     assert np.isclose(runs[0].requests, 6 * 3 * 300)

@@ -15,21 +15,35 @@ __all__ = ["own", "peers"]
 
 
 def peers() -> list[list[Policy]]:
-    """A list of settings for each peer, all new: the best of each list on a scenario is what the peer is worth."""
+    """A list of settings for each peer, all new: the best of each list on a scenario is what the peer is worth.
+
+    They reach from one at which a peer fails too often to one at which it pays for more than it needs, as far as there
+    are such: nobody is judged by a setting that was merely a bad one.
+    """
     return [
-        [Everywhere(target) for target in (0.3, 0.4, 0.5, 0.6)],
-        [Everywhere(target, True, "every model everywhere, HPA on queue time") for target in (0.1, 0.2)],
-        [PerModel(target) for target in (0.3, 0.4, 0.5)],
-        [ModelMesh(factor, rpm) for factor in (1.25, 1.75) for rpm in (500.0, 1000.0, 2000.0)],
-        [SageMaker(safety) for safety in (0.4, 0.5, 0.7)],
-        [Dynamo()],
+        [Everywhere(t, name=f"every model everywhere, HPA at {t:g}") for t in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)],
+        [Everywhere(t, True, f"every model everywhere, queue at {t:g}") for t in (0.01, 0.03, 0.1, 0.3)],
+        [PerModel(t, f"one Deployment a model, HPA at {t:g}") for t in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)],
+        [
+            ModelMesh(factor, rpm, f"ModelMesh, {factor:g} x peak, {rpm:g} rpm")
+            for factor in (1.25, 1.75, 2.5, 3.5)
+            for rpm in (60.0, 125.0, 250.0, 500.0, 1000.0)
+        ],
+        [SageMaker(safety, f"SageMaker's target tracking at {safety:g}") for safety in (0.2, 0.3, 0.4, 0.5, 0.7)],
+        [Dynamo(sla, f"Dynamo's planner a model, at {sla:g}") for sla in (0.3, 0.5, 0.7, 0.85, 1.0)],
     ]
 
 
-def own(scenario: Scenario) -> list[Policy]:
-    """Our decisions without forecasts, with them, and with perfect foresight."""
+def own(scenario: Scenario, extras: tuple[float, ...] = (0.0,)) -> list[list[Policy]]:
+    """Our decisions without forecasts, with them, and with perfect foresight, as lists of settings.
+
+    Without forecasts demand stays as it was last seen, and these shares more, tuned as the peers are.
+    """
     return [
-        Ours(scenario.limits, last_seen, "ours, reactive only"),
-        Ours(scenario.limits),
-        Ours(scenario.limits, foresight(scenario.demand), "ours, perfect foresight"),
+        [
+            Ours(scenario.limits, last_seen(extra), f"ours, reactive + {extra:.0%}" if extra else "ours, reactive only")
+            for extra in extras
+        ],
+        [Ours(scenario.limits)],
+        [Ours(scenario.limits, foresight(scenario.demand), "ours, perfect foresight")],
     ]

@@ -6,7 +6,8 @@ and sets replicas = ceil(forecast rate / what one replica serves within its SLA)
 smoothing, no stabilisation. What a replica serves is known from profiling, here the capacity within the objective. Of
 its predictors the Kalman filter is taken: a local level with a trend, here with the steady-state gains of Holt's
 smoothing. Each worker has GPUs of its own, and each model a planner of its own: it knows nothing of the others.
-The correction factor stays 1: the profile is exact here.
+The correction factor stays 1: the profile is exact here. Its one safety is an SLA that is stricter than what is wanted
+(``ttft``, ``itl``): what a replica serves within that, as a share of what it serves within the objective, is tuned.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ LEVEL_GAIN, TREND_GAIN = 0.5, 0.1
 class Dynamo:
     """A planner a model."""
 
+    sla: float = 1.0
     name: str = "Dynamo's planner, one a model"
     period_s: float = INTERVAL_S
     holds_cold: bool = False
@@ -46,7 +48,7 @@ class Dynamo:
         pools = [cheapest_pool(fleet.scenario, model, is_shared=False) for model in models]
         self._deployments = Deployments(fleet, pools, [[model] for model in models])
         self._capacity_rps = np.array(
-            [capacity_rps(fleet.scenario, model, fleet.scenario.pools[pools[model]]) for model in models]
+            [self.sla * capacity_rps(fleet.scenario, model, fleet.scenario.pools[pools[model]]) for model in models]
         )
         self._deployments.set(np.ones(len(pools), dtype=int))
 

@@ -67,14 +67,19 @@ class Ours:
         self._hands = Hands(self._fleet, steps, limits.act_s)
 
 
-def last_seen(observation: Observation, limits: Limits) -> tuple[Forecast, ...]:
-    """No forecast: each model's demand stays what it was in its last bin."""
-    fleet = observation.fleet
-    newest = observation.demand.groupby("model", sort=False)["demand_rps"].last()
-    return tuple(
-        Forecast(m.name, float(newest[m.name]), float(newest[m.name]), horizon_s(m, fleet.pools, limits), "last seen")
-        for m in fleet.models
-    )
+def last_seen(extra: float = 0.0) -> Forecaster:
+    """No forecast: each model's demand stays what it was in its last bin, and a share more in case it does not."""
+
+    def seen(observation: Observation, limits: Limits) -> tuple[Forecast, ...]:
+        fleet = observation.fleet
+        newest = observation.demand.groupby("model", sort=False)["demand_rps"].last()
+        horizons = [horizon_s(model, fleet.pools, limits) for model in fleet.models]
+        return tuple(
+            Forecast(model.name, rps := float(newest[model.name]), rps * (1 + extra), horizon, "last seen")
+            for model, horizon in zip(fleet.models, horizons, strict=True)
+        )
+
+    return seen
 
 
 def foresight(demand: Demand) -> Forecaster:
