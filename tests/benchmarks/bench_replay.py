@@ -59,7 +59,8 @@ def timed(scenario: Scenario, policy: Policy, kept: Rows) -> Outcome:
     run = simulate(scenario, policy, on_progress=shown(policy.name) if is_terminal else lambda _: None)
     kept.add(scenario, run)
     print(
-        "\r" * is_terminal + f"  {policy.name}: {time.perf_counter() - before:.1f} s, cost {run.cost:.1f}, {run.within:.3%} within",
+        "\r" * is_terminal
+        + f"  {policy.name}: {time.perf_counter() - before:.1f} s, cost {run.cost:.1f}, {run.within:.3%} within",
         file=sys.stderr,
         flush=True,
     )
