@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tasks.world import Learned, Observation
+from tasks.world import Learned, Need, Observation
 
 REASONS: Mapping[str, str] = {
     # size
@@ -30,6 +30,8 @@ REASONS: Mapping[str, str] = {
     "not_allowed": "no pool may hold it",
     "displaced": "made room for a model of higher priority",
     "surplus": "more copies than its demand needs",
+    "weighed": "a replica is over its compute target: its copies get a smaller share, others with room a larger one",
+    "evened": "equal shares fit again, with room",
     "replica_wanted": "does not fit in the replicas there are",
     "replica_spare": "empty and not needed",
     "consolidated": "its copies fit elsewhere, and the saving beats the disruption",
@@ -45,6 +47,7 @@ REASONS: Mapping[str, str] = {
     "not_scaled_by_us": "another autoscaler owns the count: published only",
     "last_copy": "the last serving copy of a model that has demand: another first",
     "no_room_to_swap": "the new copy does not fit beside the old one, which cannot go first",
+    "weights_wait": "its shares change once all of its copies serve and no replica is overloaded on the way",
     "not_empty": "should go, and goes once it is empty",
     "not_routed": "ready, but no request can reach it",
     "not_ready": "requests reach it, but it cannot serve",
@@ -109,6 +112,11 @@ class Sizing:
     def is_held(self) -> bool:
         return self.demand_rps is None
 
+    def device_s(self, need: Need, gpu_type: str) -> float:
+        """Device-seconds that one request takes, with the service time that it was sized with."""
+        service_ms = (self.service_ms_by_gpu_type or {}).get(gpu_type, need.service_ms)
+        return need.device_s_per_request * service_ms / need.service_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -118,6 +126,8 @@ class Assignment:
     replica: str
     """A replica's name, or ``POOL+N`` for the Nth replica that the pool does not have yet."""
     reason: Reason
+    weight: float = 1.0
+    """Its share of the model's requests relative to the model's other copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,8 @@ class Placement:
     surplus: Mapping[tuple[str, str], Reason] | None = None
     """Why a copy (model, replica) that is there should not be; missing: surplus."""
     holds: tuple[Hold, ...] = ()
+    weight_reasons: Mapping[str, Reason] | None = None
+    """Why a model's weights should change; missing: they stay, or follow from its copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +179,7 @@ class StepKind(StrEnum):
     SCALE_UP = "scale_up"
     LOAD = "load"
     ROUTE = "route"
+    WEIGH = "weigh"
     UNROUTE = "unroute"
     DRAIN = "drain"
     UNLOAD = "unload"
@@ -185,11 +198,15 @@ class Step:
     pool: str = ""
     count: int = 0
     """scale_up: how many replicas the pool should have."""
+    weights: tuple[tuple[str, float], ...] = ()
+    """weigh: replicas of the model, each with its copy's weight; they change at once."""
     needs: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         if self.kind is StepKind.SCALE_UP:
             return f"scale_up {self.pool} to {self.count}"
+        if self.kind is StepKind.WEIGH:
+            return f"weigh {self.model}: " + ", ".join(f"{replica} {weight:g}" for replica, weight in self.weights)
         return " ".join(filter(None, (self.kind, self.model, self.replica)))
 
 

@@ -143,6 +143,8 @@ class Copy:
     is_routed: bool = False
     is_failing: bool = False
     """READY, but its requests fail: a killed stub, for example."""
+    weight: float = 1.0
+    """The share of its model's requests that is sent to it, relative to the model's other routed copies."""
     detail: str = ""
 
     @property
@@ -159,6 +161,8 @@ class Fleet:
     replicas: tuple[Replica, ...]
     copies: tuple[Copy, ...]
     """Copies of models that are not in ``models`` are somebody else's: they are never touched."""
+    splits_by_weight: bool = False
+    """Whether its gateway sends copies the shares that their weights say; else requests are split evenly."""
 
     @property
     def model_by_name(self) -> dict[str, Model]:

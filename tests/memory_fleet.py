@@ -19,6 +19,7 @@ class MemoryFleet(LiveFleet):
     def __init__(self, *replicas: Replica, routes: Mapping[str, Iterable[str]] | None = None) -> None:
         self.replicas_now = list(replicas)
         self.routes_now = {model: set(targets) for model, targets in (routes or {}).items()}
+        self.weights_now: dict[str, dict[str, float]] = {}
         self.pool = Pool("small", "small", 10**9, max_replicas=4, replicas=len(replicas))
         self.failing: dict[tuple[str, str], str] = {}
         self.done: list[str] = []
@@ -31,6 +32,9 @@ class MemoryFleet(LiveFleet):
 
     def routes(self) -> Mapping[str, frozenset[str]]:
         return {model: frozenset(targets) for model, targets in self.routes_now.items()}
+
+    def weights(self) -> Mapping[str, Mapping[str, float]]:
+        return self.weights_now
 
     def failing_copies(self) -> Mapping[tuple[str, str], str]:
         return self.failing
@@ -46,6 +50,10 @@ class MemoryFleet(LiveFleet):
     def unroute(self, model: str, replica: str) -> None:
         self.routes_now[model].discard(replica)
         self.done.append(f"unroute {model} {replica}")
+
+    def weigh(self, model: str, weights: Mapping[str, float]) -> None:
+        self.weights_now[model] = dict(weights)
+        self.done.append(f"weigh {model}")
 
     def scale_up(self, pool: str, count: int) -> None:
         self.pool = replace(self.pool, replicas=count)

@@ -37,7 +37,7 @@ class World:
             case StepKind.LOAD if copy.state not in FILLED:
                 self._set(replace(copy, state=CopyState.LOADING, is_failing=False))
             case StepKind.UNROUTE:
-                self._set(replace(copy, is_routed=False))
+                self._set(replace(copy, is_routed=False, weight=1.0))
             case StepKind.UNLOAD if copy.state in FILLED:
                 assert not copy.is_routed, f"{step}: requests are sent to it"
                 self._set(replace(copy, state=CopyState.UNLOADING, is_failing=False))
@@ -57,6 +57,11 @@ class World:
             case StepKind.ROUTE:
                 assert copy.state is CopyState.READY, f"{step}: it is {copy.state}"
                 self._set(replace(copy, is_routed=True))
+            case StepKind.WEIGH:
+                for replica, weight in step.weights:
+                    weighed = self.copies[step.model, replica]
+                    assert weighed.is_routed, f"{step}: no request is sent to {replica}"
+                    self._set(replace(weighed, weight=weight))
             case StepKind.UNLOAD:
                 self._set(replace(copy, state=CopyState.ABSENT))
             case StepKind.SCALE_DOWN:

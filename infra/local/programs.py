@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from infra.local.checks import ROOT
-from tasks.fleets.envoy import file_source
+from tasks.fleets.envoy_resources import file_source
 from tasks.fleets.state import HOST, State
 
 BIN = Path(sys.executable).parent

@@ -50,8 +50,8 @@ def run(
 
 
 def lane(step: Step) -> str:
-    """What only one step at a time may work on: a replica, or a pool."""
-    return step.replica or f"pool {step.pool}"
+    """What only one step at a time may work on: a replica, a pool, or a model's shares."""
+    return step.replica or (f"pool {step.pool}" if step.pool else f"model {step.model}")
 
 
 @dataclass(slots=True)

@@ -55,6 +55,7 @@ class Hands:
             StepKind.SCALE_UP: self._scale_up,
             StepKind.LOAD: self._load,
             StepKind.ROUTE: self._route,
+            StepKind.WEIGH: self._weigh,
             StepKind.UNROUTE: self._unroute,
             StepKind.DRAIN: self._drain,
             StepKind.UNLOAD: self._unload,
@@ -107,6 +108,15 @@ class Hands:
         if step.replica in self._routed(step.model):
             return ALREADY
         self._live.route(step.model, step.replica)
+        return ""
+
+    def _weigh(self, step: Step) -> str:
+        wanted, now = dict(step.weights), self._live.weights().get(step.model, {})
+        if gone := sorted(wanted.keys() - self._routed(step.model)):
+            raise NotNeededError(f"no requests are sent to {', '.join(gone)} any more: other shares are needed")
+        if all(now.get(replica, 1.0) == weight for replica, weight in wanted.items()):
+            return ALREADY
+        self._live.weigh(step.model, wanted)
         return ""
 
     def _unroute(self, step: Step) -> str:

@@ -26,6 +26,8 @@ class LiveFleet(Protocol):
 
     prometheus_url: str
     pushgateway_url: str
+    splits_by_weight: bool = False
+    """Whether the gateway sends copies the shares that their weights say; else it splits requests evenly."""
 
     def pools(self) -> tuple[Pool, ...]:
         """The configured pools with the count asked for now."""
@@ -35,6 +37,10 @@ class LiveFleet(Protocol):
 
     def routes(self) -> Mapping[str, frozenset[str]]:
         """Replica names that the gateway sends each model's requests to."""
+
+    def weights(self) -> Mapping[str, Mapping[str, float]]:
+        """By model and replica, the weight of each routed copy; one that is missing has 1."""
+        return {}
 
     def failing_copies(self) -> Mapping[tuple[str, str], str]:
         """(model, replica) whose requests the gateway sees fail, with what it saw. Empty: none, or it cannot tell."""
@@ -47,6 +53,11 @@ class LiveFleet(Protocol):
 
     def unroute(self, model: str, replica: str) -> None:
         """Send no request of the model to the replica; return when the gateway sends none."""
+
+    def weigh(self, model: str, weights: Mapping[str, float]) -> None:  # noqa: ARG002
+        """Give the model's routed copies in these replicas other weights, all at once; return when the gateway uses
+        them."""
+        raise OSError(f"{model}: this gateway splits requests evenly")
 
     def scale_up(self, pool: str, count: int) -> None:
         """Ask for ``count`` replicas in the pool; never fewer than there are."""

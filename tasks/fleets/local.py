@@ -33,6 +33,8 @@ LOCK_POLL_S = 0.1
 class LocalFleet(LiveFleet):
     """``tasks.fleets.LiveFleet`` for the servers on this machine."""
 
+    splits_by_weight = True
+
     def __init__(self, config: Config) -> None:
         """Raises:
         FleetUnreadableError: the fleet was never brought up.
@@ -76,10 +78,14 @@ class LocalFleet(LiveFleet):
 
     def routes(self) -> Mapping[str, frozenset[str]]:
         """Replica names by model."""
+        return {model: frozenset(weights) for model, weights in self.weights().items()}
+
+    def weights(self) -> Mapping[str, Mapping[str, float]]:
+        """By model and replica name."""
         name_by_port = {slot.http: slot.name for slot in self.state.slots}
         return {
-            model: frozenset(name_by_port[port] for port in ports if port in name_by_port)
-            for model, ports in self._gateway.endpoints().items()
+            model: {name_by_port[port]: weight for port, weight in weights.items() if port in name_by_port}
+            for model, weights in self._gateway.endpoints().items()
         }
 
     def failing_copies(self) -> Mapping[tuple[str, str], str]:
@@ -103,6 +109,10 @@ class LocalFleet(LiveFleet):
     def unroute(self, model: str, replica: str) -> None:
         """Send the model's requests elsewhere; return when the gateway does so."""
         self._gateway.change(model, self._slot(replica).http, False, self._zero_by_policy_by_model)
+
+    def weigh(self, model: str, weights: Mapping[str, float]) -> None:
+        """Give the model's copies in these replicas other weights, all at once; return when the gateway uses them."""
+        self._gateway.weigh(model, {self._slot(replica).http: weight for replica, weight in weights.items()})
 
     def scale_up(self, pool: str, count: int) -> None:
         """Start the lowest free slots until ``count`` are asked for.

@@ -24,7 +24,7 @@ def observe(config: Config, live: LiveFleet, now: float) -> Observation:
     models = config.domain_models()
     url = config.metrics.prometheus_url or live.prometheus_url
     with ThreadPoolExecutor(4, thread_name_prefix="observe") as pool:
-        pools, routes = pool.submit(live.pools), pool.submit(live.routes)
+        pools, routes, weights = pool.submit(live.pools), pool.submit(live.routes), pool.submit(live.weights)
         gateway = pool.submit(_seen_failing, live)
         gpus = pool.submit(read_gpu_bytes, url, now)
         asked = pool.submit(read_series, url, config, [model.name for model in models], now)
@@ -32,7 +32,8 @@ def observe(config: Config, live: LiveFleet, now: float) -> Observation:
         memory = pool.submit(read_copy_bytes, replicas)
     (seen, no_gateway), series = gateway.result(), asked.result()
     failing = confirmed_failing(series.suspects, replicas) | seen
-    fleet = Fleet(models, pools.result(), replicas, copies(replicas, indexes, routes.result()))
+    found = copies(replicas, indexes, routes.result(), weights.result())
+    fleet = Fleet(models, pools.result(), replicas, found, live.splits_by_weight)
     fleet = within_gpus(fleet, gpus.result())
     footprints = learn_footprints(fleet, series.footprints, memory.result(), now)
     return Observation(

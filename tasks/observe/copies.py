@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from tasks.clients.triton import ModelStatus, Statistics, Triton, TritonError
 from tasks.world import Copy, CopyState, Replica, ReplicaState, Unknown
@@ -55,9 +56,14 @@ def read_indexes(
 
 
 def copies(
-    replicas: tuple[Replica, ...], indexes: Mapping[str, Index], routes: Mapping[str, frozenset[str]]
+    replicas: tuple[Replica, ...],
+    indexes: Mapping[str, Index],
+    routes: Mapping[str, frozenset[str]],
+    weights: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> tuple[Copy, ...]:
     """Every copy that is loaded, comes, goes, or that requests are sent to, sorted by replica and model.
+
+    ``weights``: by model and replica, where they are not 1.
 
     Routes to replicas that are gone give ABSENT copies too: requests still go there.
     """
@@ -77,7 +83,8 @@ def copies(
             state, detail = CopyState.UNKNOWN, "its replica cannot be read"
         else:
             state, detail = CopyState.ABSENT, _absence(replica, model, state_by_name, indexes)
-        found.append(Copy(model, replica, state, (replica, model) in routed, detail=detail))
+        weight = weights.get(model, {}).get(replica, 1.0)
+        found.append(Copy(model, replica, state, (replica, model) in routed, weight=weight, detail=detail))
     return tuple(found)
 
 

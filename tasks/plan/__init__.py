@@ -10,6 +10,7 @@ from tasks.plan.changes import coming, going
 from tasks.plan.check import check
 from tasks.plan.draft import Draft
 from tasks.plan.steps import change_steps, scale_down, scale_up
+from tasks.plan.weigh import weigh_steps
 from tasks.world import Limits, Observation
 
 __all__ = ["plan"]
@@ -32,16 +33,18 @@ def plan(observation: Observation, placement: Placement, sizings: Sequence[Sizin
     refused = {change: reason for change, reason in refused.items() if change.key not in draft.chosen.change_by_key}
     ups, not_ours = scale_up(fleet, placement)
     moves, last = change_steps(draft.chosen, len(ups))
-    downs, not_empty = scale_down(observation, placement, last, len(ups) + len(moves))
+    weighs, not_yet = weigh_steps(fleet, placement, sizings, moves, len(ups) + len(moves))
+    downs, not_empty = scale_down(observation, placement, last, len(ups) + len(moves) + len(weighs))
     held = (
         *(Hold(f"model:{sizing.model}", sizing.reason) for sizing in sizings if sizing.reason.code in HELD),
         *placement.holds,
         *holds.refused(refused),
         *holds.waiting(fleet, placement),
         *not_ours,
+        *not_yet,
         *not_empty,
     )
-    proposed = Plan((*ups, *moves, *downs), held)
+    proposed = Plan((*ups, *moves, *weighs, *downs), held)
     if broken := check(proposed, observation, placement, sizings, limits):
         return Plan(holds=(*held, Hold("plan", Reason("unplanned", "; ".join(broken[:3])))))
     return proposed

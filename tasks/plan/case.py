@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 from typing import TypeVar
 
 from tasks.decision import Placement, Sizing, Step, StepKind
-from tasks.world import Copy, CopyState, Fleet, Limits, Model, Replica, ReplicaState
+from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Replica, ReplicaState
 
 FILLED = (CopyState.LOADING, CopyState.READY, CopyState.UNLOADING)
 """States in which a copy takes memory."""
@@ -35,6 +35,15 @@ class Case:
     @cached_property
     def serving_by_model(self) -> Counter[str]:
         return Counter(copy.model for copy in self.fleet.copies if copy.is_serving)
+
+    @cached_property
+    def weights_by_model(self) -> dict[str, dict[str, float]]:
+        """By replica, of the copies that serve now."""
+        found: dict[str, dict[str, float]] = {}
+        for copy in self.fleet.copies:
+            if copy.is_serving and copy.replica in self.replica_by_name:
+                found.setdefault(copy.model, {})[copy.replica] = copy.weight
+        return found
 
     @cached_property
     def wanted(self) -> frozenset[tuple[str, str]]:
@@ -76,9 +85,12 @@ class Case:
 
     def footprint_bytes(self, model: str, replica: str) -> int | None:
         """None: not known."""
-        managed = self._model_by_name.get(model)
-        need = managed.need_by_gpu_type.get(self.replica_by_name[replica].gpu_type) if managed else None
+        need = self.need_of(model, self.replica_by_name[replica].gpu_type)
         return need.footprint_bytes if need else None
+
+    def need_of(self, model: str, gpu_type: str) -> Need | None:
+        managed = self._model_by_name.get(model)
+        return managed.need_by_gpu_type.get(gpu_type) if managed else None
 
     @cached_property
     def _model_by_name(self) -> dict[str, Model]:

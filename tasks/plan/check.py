@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from tasks.decision import Placement, Plan, Sizing, Step, StepKind
 from tasks.plan.case import FILLED, Case, grouped, is_sound, most_unpaid
+from tasks.plan.shares import shares
 from tasks.world import Limits, Observation, ReplicaState
 
 READY, LEAVING = ReplicaState.READY, ReplicaState.LEAVING
@@ -67,6 +68,8 @@ def _names(case: Case) -> Iterator[str]:
             continue
         if step.kind is not StepKind.SCALE_DOWN and step.model not in models:
             yield f"{_name(step)}: model {step.model!r} is not managed"
+        if step.kind is StepKind.WEIGH:
+            continue  # what its weights name is judged with them
         is_known = step.replica in case.replica_by_name
         if not is_known and not (step.kind is StepKind.UNROUTE and step.replica in routed):
             yield f"{_name(step)}: there is no replica {step.replica!r}"
@@ -221,6 +224,7 @@ RULES: tuple[Callable[[Case], Iterator[str]], ...] = (
     _serving,
     _budget,
     _scaling,
+    shares,
 )
 
 

@@ -76,6 +76,7 @@ def summary(tick: Tick) -> str:
         *_failing(tick),
         "## What changes, and why\n" + _changes(tick),
         "## Placement\n![memory of each replica and the copies that fill it](" + data_uri(placement_svg(tick)) + ")",
+        *_shares(tick),
         "## Demand against forecast\n![demand and forecast, a model each](" + data_uri(demand_svg(tick)) + ")",
         *_held(tick),
         *_steps(tick),
@@ -127,6 +128,19 @@ def _steps(tick: Tick) -> list[str]:
     """What fits the page; the arithmetic of each step is in its table, and above."""
     rows = [{name: row[name] for name in ("step", "reason", "result", "seconds", "detail")} for row in step_rows(tick)]
     return ["## Steps\n" + _table(rows)] if rows else []
+
+
+def _shares(tick: Tick) -> list[str]:
+    """The models whose copies get unequal shares, or did until now, and why that changes."""
+    weights_by_model: dict[str, dict[str, float]] = {}
+    for a in tick.placement.assignments:
+        weights_by_model.setdefault(a.model, {})[a.replica] = a.weight
+    reasons, rows = tick.placement.weight_reasons or {}, []
+    for model, weights in sorted(weights_by_model.items()):
+        if model in reasons or len(set(weights.values())) > 1:
+            split = ", ".join(f"{replica} {weight:g}" for replica, weight in weights.items())
+            rows.append(f"- **{model}**: {split} · {reasons.get(model, 'as it is')}")
+    return ["## Shares of requests\n" + "\n".join(rows)] if rows else []
 
 
 def _models(tick: Tick) -> str:
@@ -233,6 +247,8 @@ def placement_rows(tick: Tick) -> list[Row]:
     """One row a copy that is or should be: where, whether it serves, why it is there."""
     fleet = tick.observation.fleet
     reason_by_copy = {(a.model, a.replica): str(a.reason) for a in tick.placement.assignments}
+    weight_by_copy = {(a.model, a.replica): a.weight for a in tick.placement.assignments}
+    now_by_copy = {(c.model, c.replica): c.weight for c in fleet.copies if c.is_routed}
     state_by_copy = {(c.model, c.replica): "serving" if c.is_serving else str(c.state) for c in fleet.copies}
     keys = sorted(set(reason_by_copy) | set(state_by_copy), key=lambda key: (key[1], key[0]))
     surplus = tick.placement.surplus or {}
@@ -242,10 +258,17 @@ def placement_rows(tick: Tick) -> list[Row]:
             "model": model,
             "now": state_by_copy.get((model, replica), "not there"),
             "should be": "there" if (model, replica) in reason_by_copy else "gone",
+            "weight": _weight(now_by_copy.get((model, replica)), weight_by_copy.get((model, replica))),
             "why": reason_by_copy.get((model, replica)) or str(surplus.get((model, replica), "")),
         }
         for model, replica in keys
     ]
+
+
+def _weight(now: float | None, wanted: float | None) -> str:
+    """Of the requests of a copy's model, relative to its other copies; with an arrow where it changes."""
+    there = [f"{weight:g}" for weight in (now, wanted) if weight is not None]
+    return " → ".join(dict.fromkeys(there))
 
 
 def _number(value: float | None) -> str:

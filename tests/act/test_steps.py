@@ -57,6 +57,22 @@ def perform(fleet: MemoryFleet, *steps: str, seen: Observation | None = None) ->
     return [(o.result, o.detail) for o in act(Plan(tuple(parsed)), fleet, seen or observation(fleet), CONFIG)]
 
 
+def test_weights_change_at_once_and_only_among_copies_that_requests_are_sent_to() -> None:
+    replicas = tuple(Replica(f"small-{n}", "small", "small", 10**9, 1.0) for n in range(3))
+    fleet = MemoryFleet(*replicas, routes={"echo": ["small-0", "small-1"]})
+
+    def weigh(*weights: tuple[str, float]) -> list[tuple[Result, str]]:
+        plan = Plan((Step(0, StepKind.WEIGH, WHY, "echo", weights=weights),))
+        return [(o.result, o.detail) for o in act(plan, fleet, observation(fleet), CONFIG)]
+
+    assert weigh(("small-0", 0.5), ("small-1", 1.5)) == [(DONE, "")]
+    assert weigh(("small-0", 0.5), ("small-1", 1.5)) == [(DONE, "already so")]
+    gone = "no requests are sent to small-2 any more: other shares are needed"
+    assert weigh(("small-0", 1.0), ("small-2", 1.0)) == [(SKIPPED, gone)]
+    assert fleet.weights() == {"echo": {"small-0": 0.5, "small-1": 1.5}}
+    assert fleet.done == ["weigh echo"]
+
+
 @pytest.mark.servers
 def test_a_copy_comes_and_goes(server: TritonServer) -> None:
     fleet = MemoryFleet(server.replica)

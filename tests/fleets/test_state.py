@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tasks.config import Config
-from tasks.fleets.envoy import Gateway, cluster, routes
+from tasks.fleets.envoy import Gateway
+from tasks.fleets.envoy_resources import cluster, routes
 from tasks.fleets.state import HOST, PORTS, State, StateError, choose_state, is_free, read_state, write_state
 
 
@@ -83,7 +84,7 @@ def test_files_are_rewritten_only_when_they_change(tmp_path: Path) -> None:
     assert path.stat().st_ino == written
     gateway.write({"a": False})
     assert read(path)["version_info"] != version
-    assert gateway.endpoints() == {"a": frozenset(), "b": frozenset()}  # an endpoint file does no harm
+    assert gateway.endpoints() == {"a": {}, "b": {}}  # an endpoint file does no harm
 
 
 def test_a_route_matches_a_whole_segment_and_only_a_cold_model_says_so() -> None:

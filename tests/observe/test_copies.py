@@ -43,6 +43,14 @@ def test_a_copy_is_what_triton_has_and_where_requests_go(
     assert [(copy.state, copy.is_routed) for copy in found] == ([(expected, is_routed)] if expected else [])
 
 
+def test_a_copy_has_the_weight_that_the_gateway_gives_it_and_one_where_it_gives_none() -> None:
+    names, index = ("r", "s"), {"echo": ModelStatus("READY")}
+    found = copies(
+        tuple(map(replica, names)), dict.fromkeys(names, index), {"echo": frozenset(names)}, {"echo": {"s": 0.4}}
+    )
+    assert [(copy.replica, copy.weight) for copy in found] == [("r", 1.0), ("s", 0.4)]
+
+
 def test_an_absent_copy_says_why() -> None:
     indexes = {"r": {"echo": ModelStatus("UNAVAILABLE", "Internal: no weights")}}
     (copy,) = copies((replica("r"),), indexes, {"echo": frozenset({"r"})})

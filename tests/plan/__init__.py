@@ -15,7 +15,8 @@ MODELS = (model("a", 100), model("b", 200), model("c", 400), model("d", 300), mo
 
 
 def step(text: str) -> Step:
-    """``3 load a small-0 < 1 2``: step 3 needs 1 and 2. ``1 scale_up small 4``. ``2 scale_down small-0``."""
+    """``3 load a small-0 < 1 2``: step 3 needs 1 and 2. ``1 scale_up small 4``. ``2 scale_down small-0``. ``1 weigh a
+    small-0 0.5 small-1 1.5``."""
     what, _, needs = text.partition(" <")
     number, kind, *rest = what.split()
     made = Step(int(number), StepKind(kind), WHY, needs=tuple(map(int, needs.split())))
@@ -23,20 +24,24 @@ def step(text: str) -> Step:
         return replace(made, pool=rest[0], count=int(rest[1]))
     if made.kind is StepKind.SCALE_DOWN:
         return replace(made, replica=rest[0], pool=rest[0].rpartition("-")[0])
+    if made.kind is StepKind.WEIGH:
+        return replace(made, model=rest[0], weights=tuple(zip(rest[1::2], map(float, rest[2::2]), strict=True)))
     return replace(made, model=rest[0], replica=rest[1])
 
 
 def copy(text: str) -> Copy:
     """``a small-0 ready``: words after the two names are a state, ``serving`` (ready and routed), ``routed``,
-    ``failing``."""
+    ``failing``; a number is its weight."""
     model_name, replica, *words = text.split()
-    states = [word for word in words if word not in ("serving", "routed", "failing")]
+    weights = [float(word) for word in words if word[0].isdigit()]
+    states = [word for word in words if word not in ("serving", "routed", "failing") and not word[0].isdigit()]
     return Copy(
         model_name,
         replica,
         CopyState(states[0]) if states else CopyState.READY,
         is_routed="serving" in words or "routed" in words,
         is_failing="failing" in words,
+        weight=weights[0] if weights else 1.0,
     )
 
 
@@ -48,12 +53,13 @@ def fleet(*copies: str, pool: Pool = POOL, **state_by_replica: str) -> Fleet:
     replicas = tuple(
         Replica(name, "small", "small", 500 * MB, 1.0, states.get(name, ReplicaState.READY)) for name in names
     )
-    return Fleet(MODELS, (pool,), replicas, tuple(map(copy, copies)))
+    return Fleet(MODELS, (pool,), replicas, tuple(map(copy, copies)), splits_by_weight=True)
 
 
 def placement(*wanted: str, leaving: tuple[str, ...] = (), replicas: int = 3) -> Placement:
-    """``a small-0``: a copy that should be."""
-    assignments = tuple(Assignment(*text.split(), WHY) for text in wanted)  # type: ignore[call-arg, arg-type]
+    """``a small-0``: a copy that should be; ``a small-0 0.5``: with this weight."""
+    words = (text.split() for text in wanted)
+    assignments = tuple(Assignment(model, where, WHY, *map(float, weight)) for model, where, *weight in words)
     return Placement(assignments, {"small": replicas}, tuple((name, WHY) for name in leaving))
 
 

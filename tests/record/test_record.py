@@ -151,6 +151,17 @@ def test_tables_name_every_model_and_every_copy() -> None:
     assert by_copy["a", "small-1"]["should be"] == "gone"
 
 
+def test_unequal_shares_are_told_with_their_reason() -> None:
+    """a has weight 1 in both of its replicas now."""
+    weights = (("a", "small-0", 0.5), ("a", "small-1", 1.5), ("b", "small-0", 1.0))
+    why = Reason("weighed", "small-0 is over its compute target by 0.10")
+    wanted = tuple(Assignment(model, replica, KEPT, weight) for model, replica, weight in weights)
+    tick = replace(a_tick(), placement=Placement(wanted, {"small": 2}, weight_reasons={"a": why}))
+    assert f"## Shares of requests\n- **a**: small-0 0.5, small-1 1.5 · {why}\n" in summary(tick)
+    assert [row["weight"] for row in placement_rows(tick)] == ["1 → 0.5", "1", "1 → 1.5", ""]
+    assert "## Shares of requests" not in summary(a_tick())
+
+
 def test_metrics_of_a_tick() -> None:
     text = generate_latest(registry(replace(a_tick(), cost=FleetCost(3.0, 2.4)))).decode()
     for line in (

@@ -18,7 +18,7 @@ from typing import Any
 
 import requests
 
-from tasks.fleets.envoy import cluster, file_source, listener, routes
+from tasks.fleets.envoy_resources import cluster, file_source, listener, routes
 from tasks.fleets.kubernetes.api import ApiError
 from tasks.fleets.kubernetes.call import Json
 from tasks.fleets.kubernetes.pods import is_terminating, is_true, labelled_models, name_of
