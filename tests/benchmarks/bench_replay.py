@@ -6,7 +6,8 @@
 (the cheapest that keeps 99.9 % of requests within their objective, else the one that keeps most). Our decisions without
 forecasts are tuned in the same way. A run that is stopped loses nothing that is in its ``--rows`` file: what is there
 is not run again. The file knows no code: what it has of policies that have changed since is for you to take out.
-``--speed`` times a day of 500 models on about 100 replicas at a 30 s tick.
+``--optimum`` solves a fleet of few models exactly instead (by HiGHS, ``pip install highspy``), to tell how much of the
+distance to the bound can be had. ``--speed`` times a day of 500 models on about 100 replicas at a 30 s tick.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from tasks.simulate.policies.ours import Ours
 from tasks.simulate.report import ENOUGH, best, rows, text
 from tasks.simulate.run import Outcome, Policy, simulate
 from tasks.simulate.scenario import Scenario
+from tests.benchmarks.placement_yardsticks import EXACT_UP_TO, HAS_HIGHS
 from tests.benchmarks.replay_fleets import FLEETS
+from tests.benchmarks.replay_optimum import optima
 from tests.benchmarks.replay_rows import Rows
 
 COMPARED = ("many-small", "few-large", "mixed")
@@ -98,6 +101,20 @@ def against_goals(by_peer: list[Outcome], reactive: Outcome, ours: Outcome, leas
     return "; ".join(parts)
 
 
+def optimum(scenario: Scenario, every_h: float) -> None:
+    if not HAS_HIGHS or len(scenario.models) > EXACT_UP_TO:
+        print(f"{scenario.name}: no optimum: " + (f"over {EXACT_UP_TO} models" if HAS_HIGHS else "highspy is missing"))
+        return
+    found = optima(scenario, every_h)
+    for one in found:
+        print(f"  at {one.hour:g} h: bound {one.bound:.1f}, optimum {one.proven:.1f}, ours from scratch {one.ours:.1f}")
+    bound, proven, ours = (sum(cost) for cost in zip(*((f.bound, f.proven, f.ours) for f in found), strict=True))
+    print(
+        f"{scenario.name}: the optimum is {proven / bound:.2f} x the bound, ours from scratch {ours / bound:.2f} x",
+        flush=True,
+    )
+
+
 def speed(folder: Path, hours: float) -> None:
     scenario = FLEETS["speed"](folder, 1.0, hours)
     before, busy_before, show = time.perf_counter(), time.process_time(), shown("ours")
@@ -128,6 +145,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, metavar="FILE", help="keep each finished run there, and run none again")
     parser.add_argument("--peers-only", action="store_true", help="leave out ours")
     parser.add_argument("--picture", type=Path, metavar="FOLDER", help="write a picture of each fleet there")
+    parser.add_argument("--optimum", type=float, metavar="HOURS", help="solve exactly every so many hours instead")
     parser.add_argument("--speed", action="store_true", help="time 500 models on about 100 replicas instead")
     arguments = parser.parse_args()
     folder = Path(os.environ.get("DATA_DIR", ""))
@@ -140,6 +158,9 @@ def main() -> None:
         sys.exit(f"no fleet {', '.join(unknown)}; there are: {', '.join(FLEETS)}")
     for name in arguments.fleets.split(","):
         scenario = FLEETS[name](folder, arguments.days, arguments.hours)
+        if arguments.optimum:
+            optimum(scenario, arguments.optimum)
+            continue
         compare(scenario, Rows(arguments.rows), arguments.peers_only, arguments.picture)
 
 
