@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 from tasks.config import ConfigError, read_config
 from tasks.fleets import FleetUnreadableError
@@ -30,10 +31,15 @@ def watch(config: str, is_over: threading.Event) -> None:
     listen(
         source(settings),
         partial(tell, fleet=kind),
-        home() / f"triton-placement-told-{kind}.json",
+        told_file(kind),
         quiet_s=settings.limits.interval_s,
         is_over=is_over,
     )
+
+
+def told_file(kind: str) -> Path:
+    """Where it keeps what it told of a fleet of this kind; the chart's liveness probe looks beside it."""
+    return home() / f"triton-placement-told-{kind}.json"
 
 
 def main() -> None:

@@ -88,7 +88,11 @@ def models() -> Iterator[Any]:
     yield lines("Service time", "Learned while serving, and its spread between windows; capacity follows it.",
                 Query(f"max by (model, gpu_type) ({P}_service_ms{MODEL})", "{{model}} on {{gpu_type}}"),
                 Query(f"max by (model, gpu_type) ({P}_service_spread_ms{MODEL})", "{{model}} on {{gpu_type}} spread"),
-                unit="ms", span=24)  # fmt: skip
+                unit="ms")  # fmt: skip
+    yield lines("Footprint", "Memory of a copy learned while it is loaded, and its spread between looks.",
+                Query(f"max by (model, gpu_type) ({P}_footprint_bytes{MODEL})", "{{model}} on {{gpu_type}}"),
+                Query(f"max by (model, gpu_type) ({P}_footprint_spread_bytes{MODEL})",
+                      "{{model}} on {{gpu_type}} spread"), unit="bytes")  # fmt: skip
 
 
 def placement() -> Iterator[Any]:

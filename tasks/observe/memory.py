@@ -43,7 +43,11 @@ def used_bytes(replica: Replica) -> int | None:
 
 
 def has_gpu(replica: Replica) -> bool:
-    """Whether its memory is that of a GPU."""
+    """Whether its memory is that of a GPU.
+
+    Its own page says so from its first moment, here in less than a millisecond. Prometheus would a scrape later, and
+    where that is down, the processes of Python models would pass for what they take of a GPU.
+    """
     return gpu_used_bytes(_metrics(replica)) is not None
 
 

@@ -34,6 +34,7 @@ def listen(source: Source, tell: Tell, path: Path, quiet_s: float, is_over: thre
     known, told_at = memory.read(path), dict[str, float]()
     while not is_over.is_set():
         try:
+            memory.beat(path)
             now = source.look()
             found = [c for c in changes(known, now) if not _is_quiet(c, told_at, quiet_s)]
             if found:

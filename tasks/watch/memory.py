@@ -29,6 +29,16 @@ def read(path: Path) -> Snapshot | None:
         return None
 
 
+def beat(path: Path) -> None:
+    """Say, by the age of the file beside it, that the loop goes round: a liveness probe looks at that.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".alive").touch()
+
+
 def write(path: Path, snapshot: Snapshot) -> None:
     """Readers see the old file or the new one, never half of one.
 

@@ -29,6 +29,7 @@ class Mirror:
         self._lock = threading.Lock()
         self._items: dict[str, Json] = {}
         self._over = threading.Event()
+        self._is_blind = False
 
     def start(self) -> None:
         """List, then follow.
@@ -44,6 +45,13 @@ class Mirror:
         self._over.set()
 
     def items(self) -> list[Json]:
+        """What there is.
+
+        Raises:
+            RuntimeError: nobody follows any more, by a fault that no list repairs: to start again beats being blind.
+        """
+        if self._is_blind:
+            raise RuntimeError(f"{self._path} is not followed any more")
         with self._lock:
             return list(self._items.values())
 
@@ -65,6 +73,9 @@ class Mirror:
                 version = ""
                 self._over.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            except Exception:
+                self._is_blind = True
+                raise
 
     def _watch(self, version: str) -> str:
         """Follow from a version until the watch's time is up; the version from which the next goes on."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +96,15 @@ def test_a_restarted_listener_tells_what_changed_meanwhile_and_no_more(hear: Cal
     hear(ready("a"))
     assert hear(ready("a", "b")).told == [["replica.ready b"]]
     assert hear(ready("a", "b")).told == []
+
+
+def test_each_look_says_that_the_loop_goes_round(hear: Callable[..., Server], tmp_path: Path) -> None:
+    """A fleet that cannot be read is looked at, too."""
+    hear(ready("a"), OSError("down"))
+    alive = tmp_path / "told.alive"
+    os.utime(alive, (0, 0))
+    hear(OSError("down"))
+    assert alive.stat().st_mtime > time.time() - 60
 
 
 def test_a_model_that_is_asked_again_and_again_is_told_once_in_a_while(hear: Callable[..., Server]) -> None:

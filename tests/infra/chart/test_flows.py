@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.watch import told_file
 from infra.local.prefect import DEAD_AFTER_S, HEARTBEAT_S
 from tasks.watch.changes import LOST, READY, SCALED, UNSERVED, Change
 from tasks.watch.tell import events
@@ -84,6 +85,14 @@ def test_the_secret_comes_as_a_file_and_credentials_as_their_own() -> None:
     assert where.startswith("/etc/triton-control/")
     assert "/etc/triton-control" in mounts
     assert container["envFrom"] == [{"secretRef": {"name": "prefect-credentials"}}]
+
+
+def test_the_listener_is_started_again_once_its_loop_stands_still() -> None:
+    """The probe looks at the file that the loop touches, in the folder that the pod is given."""
+    pod = release("kind-cpu").pods()["demo-listener"]["spec"]
+    probe = pod["containers"][0]["livenessProbe"]["exec"]["command"]
+    file = Path(environment("kind-cpu", "demo-listener")["PREFECT_HOME"]) / told_file("kubernetes").name
+    assert f" {file.with_suffix('.alive')} " in probe[-1]
 
 
 def test_what_can_be_left_out_is_left_out() -> None:

@@ -61,8 +61,6 @@ def test_what_the_tick_publishes_is_shown() -> None:
         "triton_placement_forecast_median_rps",
         "triton_placement_copies_needed",
         "triton_placement_service_windows",
-        "triton_placement_footprint_bytes",
-        "triton_placement_footprint_spread_bytes",
         "triton_placement_footprint_looks",
         "triton_placement_footprint_timestamp_seconds",
         "triton_placement_replicas_wanted_timestamp_seconds",
