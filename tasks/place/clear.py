@@ -7,7 +7,7 @@ import numpy as np
 from tasks.decision import Reason
 from tasks.place.changes import Changes, Move
 from tasks.place.mend import excess, mend
-from tasks.place.seek import find, find_slow
+from tasks.place.seek import find, find_busy
 from tasks.place.table import Table
 
 FREE = 0.02
@@ -41,7 +41,7 @@ def _crowd_out(table: Table, spot: int) -> list[Move] | None:
     moves = []
     for model in sorted(table.models_in[spot], key=lambda model: (-footprint[model], model)):
         to = find(table, model, extra=0)
-        if to is None and (to := find_slow(table, model)) is None:
+        if to is None and (to := find_busy(table, model, extra=0)) is None:
             return None
         table.remove(model, spot)
         table.add(model, to)

@@ -8,6 +8,7 @@ from tasks.place.consolidate import consolidate, over_maximum, spare
 from tasks.place.construct import construct
 from tasks.place.fill import fill
 from tasks.place.keep import keep, shed, trim
+from tasks.place.level import level
 from tasks.place.problem import Problem
 from tasks.place.relieve import relieve
 from tasks.place.squeeze import squeeze
@@ -36,6 +37,7 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     if _missing(table) > max(MANY, MANY_SHARE * total):
         table, changes = _constructed(problem, SIZES if total <= SMALL else SIZES[:1])
     fill(table, changes)
+    level(table, changes)
     relieve(table, changes)
     is_calm = not changes.refused and len(changes.placed) <= CALM_SHARE * total
     is_beyond = is_calm and over_maximum(table, changes)
@@ -61,7 +63,7 @@ def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Cha
         table, changes = _start(problem)
         construct(table, changes, worth, size)
         squeeze(table, changes)
-        rank = _missing(table), float(problem.spots.cost_per_hour[table.is_on].sum())
+        rank = _missing(table) + len(table.uneven()), float(problem.spots.cost_per_hour[table.is_on].sum())
         if found is None or rank < found[0]:
             found = rank, table, changes
     assert found is not None

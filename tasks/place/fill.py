@@ -10,8 +10,8 @@ import numpy as np
 
 from tasks.decision import Reason
 from tasks.place.changes import Changes
-from tasks.place.mend import HOT, make_room
-from tasks.place.seek import find, find_slow, grow, refusals, retry_s, spread
+from tasks.place.mend import make_room
+from tasks.place.seek import find, find_busy, find_slow, grow, refusals, retry_s, spread
 from tasks.place.table import SLACK, Table
 
 Rank = tuple[int, int]
@@ -57,7 +57,7 @@ def fill(table: Table, changes: Changes) -> None:
 
 def _spread(table: Table, changes: Changes, model: int) -> bool:
     """Where one copy fits in no replica that there is, more and smaller ones may."""
-    if table.problem.wants.copies[model] < HOT:
+    if not table.is_hot[model]:
         return False
     missing = int(table.problem.wants.copies[model]) - table.count(model)
     spots = spread(table, model, LOADS_FOR_ONE * missing)
@@ -88,8 +88,9 @@ def _spot_for(table: Table, model: int) -> tuple[int | None, tuple[int, ...]]:
         return spot, ()
     if (best := min(_displaceable(table, model), default=None)) is not None:
         return best[2], best[3]
-    if table.count(model) == 0 and (spot := find_slow(table, model)) is not None:
-        return spot, ()
+    for slow in (find_busy, find_slow) if table.count(model) == 0 else ():
+        if (spot := slow(table, model)) is not None:
+            return spot, ()
     return grow(table, model, is_ours=False), ()
 
 
@@ -102,7 +103,8 @@ def _displaceable(table: Table, model: int) -> Iterator[tuple[int, list[Rank], i
     own = rank(table, model, table.count(model))
     failed = {replica for replica, _, at in table.problem.failures_by_model.get(model, ()) if at > table.problem.now}
     footprint = np.where(wants.is_allowed[model], wants.footprint_bytes[model], np.inf)[spots.pool]
-    for spot in np.flatnonzero(table.takes & (footprint <= spots.room_bytes)).tolist():
+    possible = table.takes & (footprint <= spots.room_bytes) & table.has_capacity(model)
+    for spot in np.flatnonzero(possible).tolist():
         if spot in failed or spot in table.replicas_of[model]:
             continue
         worth = {other: rank(table, other, table.count(other) - 1) for other in table.models_in[spot]}

@@ -10,15 +10,13 @@ import numpy as np
 from tasks.decision import Reason
 from tasks.place.changes import Changes, Move
 from tasks.place.problem import Flags, Floats, Ints
-from tasks.place.seek import find_slow
+from tasks.place.seek import find_busy
 from tasks.place.table import SLACK, Table
 
 Step = tuple[float, list[Move]]
 """By how much it changes the sum of the squared excesses; its moves."""
 LOAD = 1e-9
 """A load more is worth a squared excess of so much: of two exchanges that mend as well, the one of fewer loads."""
-HOT = 2
-"""Copies: a model that needs so many may get more and smaller ones; one that needs a single copy keeps a single one."""
 NONE: Step = (np.inf, [])
 MOVES = 4
 """In the place of a new replica, at most."""
@@ -49,7 +47,7 @@ class View:
 
 def make_room(table: Table, changes: Changes, model: int) -> bool:
     """Place one more copy where there is the memory, and exchange others until all fit; or False."""
-    if (spot := find_slow(table, model)) is None:
+    if (spot := find_busy(table, model)) is None:
         return False
     mark, before = table.mark(), excess(table)
     table.add(model, spot)
@@ -122,7 +120,7 @@ def _best(table: Table, spot: int, allowed: Floats | float) -> list[Move]:
         table.compute_of_all(),
         excess(table) - allowed,
         np.maximum(table.problem.spots.room_compute, 1e-12),
-        np.array([table.has_memory(model) for model in models]),
+        np.array([table.has_memory(model) & table.has_capacity(model, extra=0) for model in models]),
         np.array([LOAD * ((model, spot) in table.present) for model in models]),
     )
     gain, moves = min((_move(table, view), _swap(table, view), _more(table, view)), key=lambda step: step[0])
@@ -173,7 +171,7 @@ def _swap(table: Table, view: View) -> Step:
 def _more(table: Table, view: View) -> Step:
     wants, pool, best = table.problem.wants, table.problem.spots.pool, NONE
     for k, model in enumerate(view.models.tolist()):
-        if wants.copies[model] < HOT or not wants.demand_rps[model] > 0:
+        if not table.is_hot[model] or not wants.demand_rps[model] > 0:
             continue
         if table.count(model) >= wants.max_copies[model] or table.divisor(model, 1) == table.divisor(model):
             continue

@@ -6,8 +6,8 @@ import numpy as np
 
 from tasks.decision import Reason
 from tasks.place.changes import Changes
-from tasks.place.mend import HOT, relieve_by_exchange
-from tasks.place.seek import find, grow
+from tasks.place.mend import relieve_by_exchange
+from tasks.place.seek import addable, find
 from tasks.place.table import SLACK, Table
 
 MOST_STEPS = 8
@@ -37,17 +37,26 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
     for model in movable:
         if (to := find(table, model, extra=0)) is not None:
             return _move(table, changes, (model, spot, to), busy)
-    for model in _by_relief(table, share):
+    hot = _by_relief(table, share)
+    for model in hot:
         if (to := find(table, model)) is not None:
-            changes.placed[model, to] = Reason("placed", f"one more copy, all of them smaller: {busy}")
-            table.add(model, to)
-            return True
+            return _add(table, changes, (model, to), busy)
     if relieve_by_exchange(table, changes, spot, Reason("moved", busy)):
         return True
-    for model in movable:
-        if (to := grow(table, model, is_ours=True, extra=0)) is not None:
-            return _move(table, changes, (model, spot, to), busy)
-    return False
+    ways = [(model, 0) for model in movable] + [(model, 1) for model in hot]
+    new = {way: to for way in ways if (to := addable(table, way[0], is_ours=True, extra=way[1])) is not None}
+    if not new:
+        return False
+    (model, is_more), to = min(new.items(), key=lambda one: table.problem.spots.cost_per_hour[one[1]])
+    table.switch_on(to)
+    return _add(table, changes, (model, to), busy) if is_more else _move(table, changes, (model, spot, to), busy)
+
+
+def _add(table: Table, changes: Changes, copy: tuple[int, int], busy: str) -> bool:
+    code = "replica_wanted" if table.problem.spots.is_new[copy[1]] else "placed"
+    changes.placed[copy] = Reason(code, f"one more copy, all of them smaller: {busy}")
+    table.add(*copy)
+    return True
 
 
 def _move(table: Table, changes: Changes, move: tuple[int, int, int], busy: str) -> bool:
@@ -75,7 +84,7 @@ def _by_relief(table: Table, share: dict[int, float]) -> list[int]:
     relief = {
         model: s / (table.count(model) + 1)
         for model, s in share.items()
-        if wants.copies[model] >= HOT
+        if table.is_hot[model]
         and table.count(model) < wants.max_copies[model]
         and table.divisor(model, 1) > table.divisor(model)
         and not np.isnan(wants.demand_rps[model])

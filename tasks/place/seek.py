@@ -25,8 +25,14 @@ def find(table: Table, model: int, extra: int = 1, without: Flags | None = None,
     return None
 
 
+def find_busy(table: Table, model: int, extra: int = 1) -> int | None:
+    """A replica that has the memory, and where the model has the capacity, whatever compute is left there."""
+    fine = table.has_memory(model, counts_going=False) & table.has_capacity(model, extra)
+    return best_of(table, model, np.flatnonzero(fine))
+
+
 def find_slow(table: Table, model: int) -> int | None:
-    """For a model's first copy: a replica without the compute, when no other has it."""
+    """A replica that has the memory, whatever else."""
     return best_of(table, model, np.flatnonzero(table.has_memory(model, counts_going=False)))
 
 
@@ -91,23 +97,28 @@ def spread(table: Table, model: int, most: int) -> list[int]:
 
 
 def grow(table: Table, model: int, is_ours: bool, extra: int = 1) -> int | None:
-    """A replica that a pool could add, switched on: one that was asked for already, else the cheapest. None too where
-    it is only a failed load that keeps the copy out of a replica: a new replica would not mend the model."""
+    """A replica that a pool could add, switched on; None: there is none."""
+    if (replica := addable(table, model, is_ours, extra)) is not None:
+        table.switch_on(replica)
+    return replica
+
+
+def addable(table: Table, model: int, is_ours: bool, extra: int = 1) -> int | None:
+    """The cheapest replica that a pool could add. None too where it is only a failed load that keeps the copy out of a
+    replica: a new replica would not mend the model."""
     spots, wants = table.problem.spots, table.problem.wants
     if retry_s(table, model) is not None:
         return None
     compute = np.minimum(table.compute_by_pool(model, extra)[spots.pool], spots.room_compute)
     footprint = np.where(wants.is_allowed[model], wants.footprint_bytes[model], np.inf)[spots.pool]
     fine = ~table.is_on & (spots.is_ours == is_ours) & (footprint <= spots.room_bytes)
-    fine &= compute <= spots.room_compute + SLACK
+    fine &= (compute <= spots.room_compute + SLACK) & table.has_capacity(model, extra)
     if not fine.any():
         return None
     names = np.array([pool.name for pool in table.problem.pools])
     candidates = np.flatnonzero(fine)
     order = np.lexsort((candidates, names[spots.pool[candidates]], spots.cost_per_hour[candidates]))
-    replica = int(candidates[order[0]])
-    table.switch_on(replica)
-    return replica
+    return int(candidates[order[0]])
 
 
 def retry_s(table: Table, model: int) -> float | None:
@@ -136,7 +147,7 @@ def refusals(table: Table, model: int, without_compute: bool = False) -> Iterato
     wants, spots = problem.wants, problem.spots
     failed = {replica: at for replica, _, at in problem.failures_by_model.get(model, ())}
     on = np.flatnonzero(table.is_on & wants.is_allowed[model][spots.pool])
-    need = table.compute_in(model, on, 1)
+    need, capable = table.compute_in(model, on, 1), table.has_capacity(model)
     for replica, compute in zip(on.tolist(), need.tolist(), strict=True):
         footprint, room = wants.footprint_bytes[model, spots.pool[replica]], spots.room_bytes[replica]
         taken = room - table.free_bytes[replica]
@@ -146,6 +157,10 @@ def refusals(table: Table, model: int, without_compute: bool = False) -> Iterato
             yield replica, "it holds a copy"
         elif footprint > table.free_bytes[replica]:
             yield replica, f"{footprint / 1e6:.0f} MB > {room / 1e6:.0f} - {taken / 1e6:.0f} MB"
+        elif not without_compute and not capable[replica]:
+            most = wants.capacity_rps[model, spots.pool[replica]]
+            rate = wants.demand_rps[model] / table.divisor(model, 1)
+            yield replica, f"{rate:.1f} req/s a copy > {most:.1f} within its objective there"
         elif not without_compute and compute > table.free_compute[replica] + SLACK:
             target = spots.room_compute[replica]
             busy = target - table.free_compute[replica]

@@ -6,6 +6,8 @@ import numpy as np
 
 from tasks.place.problem import Flags, Floats, Ints, Problem
 
+HOT = 2
+"""Copies that make a model hot."""
 SLACK = 1e-9
 """Sums of floats are compared with this share of room: 0.1 + 0.2 fits into 0.3."""
 
@@ -37,6 +39,12 @@ class Table:
         self.present: set[tuple[int, int]] = set()
         """(model, replica) of the copies that are there."""
         self._asked_bytes: Floats = np.where(wants.is_allowed, wants.footprint_bytes, np.inf)
+        is_possible = wants.is_allowed & np.isfinite(wants.footprint_bytes)
+        self._best_rps: Floats = np.where(is_possible, wants.capacity_rps, 0.0).max(axis=1, initial=0.0)
+        """(M,) capacity of a copy where it is largest: what is more than that must go somewhere all the same."""
+        least_rps = np.where(is_possible, wants.capacity_rps, np.inf).min(axis=1, initial=np.inf)
+        self.is_hot: Flags = (wants.copies >= HOT) | (wants.demand_rps > least_rps)
+        """(M,) whether the model may get more and smaller copies; one of which one will do anywhere keeps one."""
         self._journal: list[tuple[int, int, bool]] = []
         there = problem.there
         for model, replica in zip(there.model.tolist(), there.replica.tolist(), strict=True):
@@ -62,11 +70,25 @@ class Table:
             rate = np.where(np.isfinite(wants.capacity_rps[model]), wants.capacity_rps[model], 0.0)
         return np.asarray(rate * wants.device_s[model], dtype=np.float64)
 
+    def rate_of_all(self) -> Floats:
+        """(M,) requests a second of each copy; NaN: unknown."""
+        wants = self.problem.wants
+        count = np.array([len(held) for held in self.replicas_of])
+        rate: Floats = wants.demand_rps / np.maximum(1, np.maximum(count, wants.copies))
+        return rate
+
+    def uneven(self, noise: float = SLACK) -> Ints:
+        """Models of which a copy gets more requests than it can serve where it is: a gateway gives the slow copy as
+        many as the fast one. ``noise``: see :meth:`has_capacity`."""
+        capacity, pool = self.problem.wants.capacity_rps, self.problem.spots.pool
+        least = [capacity[model, pool[held]].min() if held else np.inf for model, held in enumerate(self.replicas_of)]
+        rate = np.minimum(self.rate_of_all(), self._best_rps)
+        return np.flatnonzero(rate > np.array(least) * (1 + noise))
+
     def compute_of_all(self) -> Floats:
         """(M, P) the same of every model, with the copies that it has."""
         wants = self.problem.wants
-        count = np.array([len(held) for held in self.replicas_of])
-        rate = (wants.demand_rps / np.maximum(1, np.maximum(count, wants.copies)))[:, None]
+        rate = self.rate_of_all()[:, None]
         capacity = np.where(np.isfinite(wants.capacity_rps), wants.capacity_rps, 0.0)
         compute: Floats = np.where(np.isnan(rate), capacity, rate) * wants.device_s
         return compute
@@ -139,12 +161,16 @@ class Table:
         self.is_on[replica] = self.takes[replica] = True
 
     def fits(self, model: int, extra: int = 1, margin: float = 0.0, counts_going: bool = True) -> Flags:
-        """(R,) where one more copy fits: open, memory, compute, no copy yet, no load that failed lately.
+        """(R,) where one more copy fits: open, memory, compute, capacity, no copy yet, no load that failed lately.
 
         ``extra``: the copies by which the model grows, 0 when the copy replaces one. ``margin``: more compute by this
         share. ``counts_going``: memory of copies that are to be unloaded counts as taken.
         """
-        return self.has_memory(model, counts_going) & self.has_compute(model, extra, margin)
+        return (
+            self.has_memory(model, counts_going)
+            & self.has_compute(model, extra, margin)
+            & self.has_capacity(model, extra)
+        )
 
     def has_memory(self, model: int, counts_going: bool = True) -> Flags:
         """(R,) the same, whatever compute it takes."""
@@ -166,9 +192,24 @@ class Table:
         fine = wants.is_allowed[:, pool] & ~wants.is_pinned & bool(self.takes[replica])
         fine &= wants.footprint_bytes[:, pool] <= self.free_bytes[replica] - self.going_bytes[replica]
         fine[self.models_in[replica]] = False
+        fine &= ~(np.minimum(self.rate_of_all(), self._best_rps) > wants.capacity_rps[:, pool] * (1 + SLACK))
         for model, failures in self.problem.failures_by_model.items():
             fine[model] &= all(failed != replica or at <= self.problem.now for failed, _, at in failures)
         return fine
+
+    def has_capacity(self, model: int, extra: int = 1, noise: float = SLACK) -> Flags:
+        """(R,) where a copy can serve its share of the requests within the objective, or as much as any could.
+        ``noise``: over its capacity by this share counts as within."""
+        wants = self.problem.wants
+        rate = min(wants.demand_rps[model] / self.divisor(model, extra), self._best_rps[model])
+        # NaN, an unknown demand, is not greater
+        fine: Flags = ~(rate > wants.capacity_rps[model] * (1 + noise))
+        return fine[self.problem.spots.pool]
+
+    def over_capacity(self, model: int, noise: float = SLACK) -> list[int]:
+        """The replicas of its copies that get more requests than they can serve within the objective there."""
+        capable = self.has_capacity(model, 0, noise)
+        return [replica for replica in self.replicas_of[model] if not capable[replica]]
 
     def has_compute(self, model: int, extra: int = 1, margin: float = 0.0) -> Flags:
         """(R,) whether the target leaves room for a copy's compute."""

@@ -16,7 +16,7 @@ from tasks.place.construct import construct
 from tasks.place.fill import why_here
 from tasks.place.mend import mend
 from tasks.place.problem import Flags, Floats, Ints, Problem
-from tasks.place.seek import find_slow
+from tasks.place.seek import find_busy
 from tasks.place.table import Table
 
 REACH = 3
@@ -51,10 +51,12 @@ def cheapest_whole(
 
 
 def _crowd_in(table: Table, changes: Changes) -> bool:
-    """What found no place goes where there is the memory; False: nowhere is."""
-    for model, count in enumerate(table.problem.wants.copies.tolist()):
-        while table.count(model) < count:
-            if (spot := find_slow(table, model)) is None:
+    """What found no place goes where there is the memory, and so do more copies where these have too much to serve;
+    False: nowhere is."""
+    wants = table.problem.wants
+    for model, (count, most) in enumerate(zip(wants.copies.tolist(), wants.max_copies.tolist(), strict=True)):
+        while table.count(model) < count or (table.count(model) < most and table.over_capacity(model)):
+            if (spot := find_busy(table, model)) is None:
                 return False
             changes.placed[model, spot] = why_here(table, model, spot)
             table.add(model, spot)

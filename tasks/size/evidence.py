@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tasks.decision import Forecast
 from tasks.size.capacity import Capacity, capacities, measured_service_ms
+from tasks.size.home import home
 from tasks.size.learn import learn
 from tasks.world import CopyState, Fleet, Learned, Limits, Model, Observation, ReplicaState
 
@@ -34,6 +35,8 @@ class Evidence:
     horizon_s: float
     """How far ahead that is."""
     capacity_by_gpu_type: dict[str, Capacity]
+    home_gpu_type: str
+    """Whose capacity its copies are counted with."""
     learned_by_gpu_type: dict[str, Learned]
     current: int
     """Copies that it has, or had until its replica was lost."""
@@ -44,8 +47,8 @@ class Evidence:
     wanted: Series
     queue_ms: float | None
     """Mean queue time over the requests of the copies that serve; None: not observed, or of too few requests."""
-    queue_ms_by_copy: tuple[float, ...]
-    """Mean queue time of each of them that served a request."""
+    queue_ms_by_copy: tuple[tuple[str, float], ...]
+    """GPU type and mean queue time of each of them that served a request."""
 
     @property
     def most(self) -> int:
@@ -53,9 +56,9 @@ class Evidence:
         return min(self.model.max_copies, self.room)
 
     @property
-    def slowest(self) -> Capacity:
-        """Capacity where it is least: a gateway gives the slow copy as many requests as the fast one."""
-        return min(self.capacity_by_gpu_type.values(), key=lambda capacity: capacity.rps)
+    def capacity(self) -> Capacity:
+        """Of a copy where the model is at home."""
+        return self.capacity_by_gpu_type[self.home_gpu_type]
 
 
 ENOUGH_REQUESTS = 20
@@ -78,13 +81,15 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             continue
         forecast = forecasts.get(model.name)
         queue_ms, by_copy = queues.get(model.name, (None, ()))
+        capacity_by_gpu_type = capacities(model, {pool.gpu_type for pool in pools}, learned)
         found[model.name] = Evidence(
             model=model,
             now=observation.now,
             limits=limits,
             demand_rps=forecast.upper_rps if forecast else None,
             horizon_s=forecast.horizon_s if forecast else 0.0,
-            capacity_by_gpu_type=capacities(model, {pool.gpu_type for pool in pools}, learned),
+            capacity_by_gpu_type=capacity_by_gpu_type,
+            home_gpu_type=home(model, pools, capacity_by_gpu_type),
             learned_by_gpu_type={
                 g: learned[model.name, g] for g in model.need_by_gpu_type if (model.name, g) in learned
             },
@@ -129,26 +134,27 @@ def _held(fleet: Fleet) -> dict[str, set[str]]:
     return found
 
 
-def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float | None, tuple[float, ...]]]:
-    """Mean queue time (ms) over all requests, and of each copy, of the copies that serve and that were read lately."""
+def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float | None, tuple[tuple[str, float], ...]]]:
+    """Mean queue time (ms) over all requests, and of each copy with its GPU type, of the copies that serve and that
+    were read lately."""
     ages_s = observation.age_s_by_source
     fresh = {
-        replica.name
+        replica.name: replica.gpu_type
         for replica in observation.fleet.replicas
         if replica.state is ReplicaState.READY and ages_s.get(f"traffic:{replica.name}", math.inf) <= limits.stale_s
     }
     serving = {(c.model, c.replica) for c in observation.fleet.copies if c.replica in fresh and c.is_serving}
     traffic = observation.traffic
-    seen: dict[str, list[tuple[float, float]]] = {}
+    seen: dict[str, list[tuple[float, str, float]]] = {}
     columns = (traffic[name].tolist() for name in ("model", "replica", "served_rps", "queue_ms"))
     for model, replica, served, queue_ms in zip(*columns, strict=True):
         # NaN is not greater than zero either
         if served > 0 and not math.isnan(queue_ms) and (model, replica) in serving:
-            seen.setdefault(model, []).append((served, queue_ms))
+            seen.setdefault(model, []).append((served, fresh[replica], queue_ms))
     found = {}
     for model, copies in seen.items():
-        rps = sum(served for served, _ in copies)
-        mean_ms = sum(served * queue_ms for served, queue_ms in copies) / rps
+        rps = sum(served for served, *_ in copies)
+        mean_ms = sum(served * queue_ms for served, _, queue_ms in copies) / rps
         is_enough = rps * limits.interval_s >= ENOUGH_REQUESTS
-        found[model] = (mean_ms if is_enough else None, tuple(queue_ms for _, queue_ms in copies))
+        found[model] = (mean_ms if is_enough else None, tuple((gpu, queue_ms) for _, gpu, queue_ms in copies))
     return found

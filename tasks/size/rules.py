@@ -44,7 +44,7 @@ def copies_for(rate_rps: float, capacity_rps: float) -> int:
 
 def by_demand(e: Evidence, demand_rps: float) -> Wish:
     """Copies that the forecast's upper quantile needs within the objective."""
-    objective, capacity = e.model.objective, e.slowest
+    objective, capacity = e.model.objective, e.capacity
     copies = copies_for(demand_rps, capacity.rps)
     text = (
         f"{demand_rps:.1f} req/s at {e.limits.quantile:g} quantile / {capacity.rps:.1f} req/s a copy within "
@@ -62,11 +62,14 @@ def by_queue(e: Evidence) -> Wish | None:
     """
     if e.queue_ms is None or not e.serving:
         return None
-    capacity = e.slowest
+    capacity = e.capacity
     usual_ms = capacity.station.mean_wait_s(capacity.rps) * 1000
     if e.queue_ms <= REACT * usual_ms:
         return None
-    implied_rps = sum(capacity.station.load_at_mean_wait(queue_ms / 1000) for queue_ms in e.queue_ms_by_copy)
+    implied_rps = sum(
+        e.capacity_by_gpu_type.get(gpu, capacity).station.load_at_mean_wait(queue_ms / 1000)
+        for gpu, queue_ms in e.queue_ms_by_copy
+    )
     copies = copies_for(implied_rps, capacity.rps)
     text = (
         f"mean queue time {e.queue_ms:.0f} ms where the objective allows {usual_ms:.1f} ms means "
@@ -92,7 +95,7 @@ def by_rise(e: Evidence, demand_rps: float) -> Wish | None:
         return None
     rise = max(0.0, rps[-1] - rps[before]) / (times[-1] - times[before])
     expected_rps = float(min(rps[-1] + rise * e.horizon_s, rps[-1] * RISE))
-    capacity = e.slowest
+    capacity = e.capacity
     copies = copies_for(expected_rps, capacity.rps)
     text = (
         f"{rps[before]:.1f} and then {rps[-1]:.1f} req/s were seen where {demand_rps:.1f} were forecast: "
@@ -121,7 +124,7 @@ def stabilised(e: Evidence, wish: Wish) -> Wish:
     if wish.copies >= there:
         return wish
     margin_rps = wish.demand_rps * (1 + e.limits.margin)
-    safe = min(copies_for(margin_rps, e.slowest.rps), there)
+    safe = min(copies_for(margin_rps, e.capacity.rps), there)
     window_s, remembered = e.limits.stabilisation_s, remembered_copies(e)
     if remembered is None:
         text = f"{_short(wish)}, but what was wanted over {window_s:g} s is not known in full: {plural(there)} stay"

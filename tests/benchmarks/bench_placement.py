@@ -22,6 +22,9 @@ from tasks.place.bound import market, prices
 from tasks.place.engine import solve
 from tasks.place.problem import Problem
 from tasks.place.read import read
+from tasks.size.capacity import Capacity
+from tasks.size.home import home
+from tasks.size.queueing import Station
 from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
 from tests.benchmarks.placement_yardsticks import EXACT_UP_TO, HAS_HIGHS, exact, first_fit_decreasing, linear_program
 from tests.benchmarks.rebalancing import side_by_side
@@ -62,12 +65,16 @@ def instance(models: int, replicas: int) -> tuple[tuple[Pool, ...], tuple[Model,
     return pools, made, share / share.sum()
 
 
-def sizings(models: tuple[Model, ...], demand: NDArray[np.float64]) -> tuple[Sizing, ...]:
-    """As the tick sizes: every copy within the capacity of the slowest GPU type, 70 % of its device."""
+def sizings(pools: tuple[Pool, ...], models: tuple[Model, ...], demand: NDArray[np.float64]) -> tuple[Sizing, ...]:
+    """As the tick sizes: by the capacity, 70 % of its device, of the GPU type where a request costs least."""
     found = []
     for model, rps in zip(models, demand.tolist(), strict=True):
         capacity = {gpu: 700 / need.service_ms for gpu, need in model.need_by_gpu_type.items()}
-        copies = max(1, int(np.ceil(rps / min(capacity.values()) - 1e-9)))
+        known = {
+            gpu: Capacity(Station(need.service_ms / 1000), capacity[gpu], need.source)
+            for gpu, need in model.need_by_gpu_type.items()
+        }
+        copies = max(1, int(np.ceil(rps / capacity[home(model, pools, known)] - 1e-9)))
         found.append(Sizing(model.name, copies, rps, capacity, Reason("demand", "drawn")))
     return tuple(found)
 
@@ -138,9 +145,9 @@ def bench(size: tuple[int, int], ticks: int) -> None:
     total, rng, world = SIZES[size], np.random.default_rng(1), World(*instance(*size)[:2])
     demand = share * total
     start = perf_counter()
-    placed = place(world.seen(), sizings(models, demand), LIMITS)
+    placed = place(world.seen(), sizings(pools, models, demand), LIMITS)
     scratch_s = perf_counter() - start
-    problem = read(world.seen(), sizings(models, demand), LIMITS)
+    problem = read(world.seen(), sizings(pools, models, demand), LIMITS)
     gap = cost(pools, placed) / prices(problem).bound_per_hour - 1
     print(
         f"{size[0]} x {size[1]}: from scratch {scratch_s:.2f} s, {len(placed.assignments)} copies, cost over the bound "
@@ -151,7 +158,7 @@ def bench(size: tuple[int, int], ticks: int) -> None:
     for _ in range(ticks):
         demand = demand * np.exp(rng.normal(0, 0.1, len(demand)))
         demand *= total / demand.sum()
-        seen, sized = world.seen(), sizings(models, demand)
+        seen, sized = world.seen(), sizings(pools, models, demand)
         start = perf_counter()
         loads_a_tick = max(LOADS, int(LOADS_SHARE * len(placed.assignments)))
         problem = replace(read(seen, sized, LIMITS), noise=0.0, loads=loads_a_tick)
@@ -171,7 +178,7 @@ def bench(size: tuple[int, int], ticks: int) -> None:
     )
     print(f"  the last of these again: {side_by_side(problem)}")
     lost = world.lose(0.05)
-    seen, sized = world.seen(), sizings(models, demand)
+    seen, sized = world.seen(), sizings(pools, models, demand)
     start = perf_counter()
     placed = place(seen, sized, LIMITS)
     took_ms = (perf_counter() - start) * 1e3

@@ -111,7 +111,11 @@ def sizings(draw: st.DrawFn, model: Model, at: tuple[Pool, ...]) -> Sizing:
     if not capacity:
         return Sizing(model.name, 0, 0.0, {}, Reason("not_allowed", "no pool may hold it"))
     demand = draw(st.one_of(st.none(), st.just(0.0), st.floats(0.1, 60.0)))
-    copies = 1 if demand is None else max(1, min(model.max_copies, -int(-demand // min(capacity.values()))))
+    copies = (
+        1
+        if demand is None
+        else max(1, min(model.max_copies, -int(-demand // draw(st.sampled_from(sorted(capacity.values()))))))
+    )
     return Sizing(model.name, copies, demand, capacity, Reason("demand", "drawn"))
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from tasks.decision import Placement, Sizing
 from tasks.place import place
-from tasks.world import Fleet, Limits, LoadFailure, Observation, Pool
-from tests.plan import POOL, WHY, fleet
+from tasks.world import Copy, CopyState, Fleet, Limits, LoadFailure, Model, Need, Objective, Observation, Pool, Replica
+from tests.plan import MB, POOL, WHY, fleet
 from tests.worlds import NOW
 
 FULL = replace(POOL, min_replicas=3, max_replicas=3)
@@ -263,3 +263,24 @@ def test_a_replica_with_another_gpu_than_its_pool_takes_no_copy() -> None:
     sizings = tuple(Sizing(m, int(m in "ab"), 4.0 * (m in "ab"), {"small": 10.0}, WHY) for m in "abcde")
     found = place(Observation(NOW, replace(seen, replicas=odd)), sizings, Limits())
     assert sorted((a.model, a.replica) for a in found.assignments) == [("a", "small-2"), ("b", "small-1")]
+
+
+def test_a_replica_waits_for_a_retry_although_the_copy_is_placed_at_another_models_cost() -> None:
+    """What should go for it may not be able to: the replica would go, and come back as a new one for the same load."""
+    only_small, both = Need(400 * MB, 50.0), Need(300 * MB, 50.0)
+    weak = Model("weak", {"small": only_small}, Objective(50.0))
+    strong = Model("strong", {"small": both, "large": both}, Objective(50.0))
+    pools = tuple(Pool(gpu, gpu, 500 * MB, 1.0, 0, 2, n, headroom=0.1) for gpu, n in (("small", 2), ("large", 1)))
+    replicas = tuple(
+        Replica(f"{pool.name}-{n}", pool.name, pool.name, 500 * MB, 1.0) for pool in pools for n in range(pool.replicas)
+    )
+    copies = tuple(Copy("weak", f"small-{n}", CopyState.READY, is_routed=True) for n in range(2))
+    seen = Observation(
+        NOW, Fleet((weak, strong), pools, replicas, copies), load_failures=(LoadFailure("strong", "large-0", 1, NOW),)
+    )
+    wanted = {"weak": 2, "strong": 1}
+    placed = place(
+        seen, tuple(Sizing(m, n, 4.0 * n, {"small": 10.0, "large": 10.0}, WHY) for m, n in wanted.items()), Limits()
+    )
+    assert [a.replica for a in placed.assignments if a.model == "strong"] == ["small-0"]
+    assert placed.leaving == ()

@@ -172,4 +172,5 @@ def _sizing(draw: st.DrawFn, model: Model, fleet: Fleet) -> Sizing:
         copies = max(there, model.min_copies)
     if not any(model.may_live_in(pool) for pool in fleet.pools):
         return Sizing(model.name, 0, 0.0, {}, Reason("not_allowed", "no pool may hold it"))
-    return Sizing(model.name, copies, demand_rps, dict.fromkeys(model.need_by_gpu_type, 10.0), WHY)
+    capacity_rps = {gpu: draw(st.sampled_from([4.0, 10.0, 10.0])) for gpu in model.need_by_gpu_type}
+    return Sizing(model.name, copies, demand_rps, capacity_rps, WHY)

@@ -55,23 +55,29 @@ def test_a_copy_that_is_not_routed_or_fails_does_not_serve() -> None:
     ("name", "traffic", "age_s", "queue_ms", "by_copy"),
     [
         # 1 req/s over an interval of 30 s are 30 requests
-        ("one copy", [(1.0, 40.0, 50.0)], 0.0, 40.0, (40.0,)),
+        ("one copy", [(1.0, 40.0, 50.0)], 0.0, 40.0, (("small", 40.0),)),
         (
             "weighted by requests: (3 * 10 + 1 * 50) / 4",
             [(3.0, 10.0, 50.0), (1.0, 50.0, 50.0)],
             0.0,
             20.0,
-            (10.0, 50.0),
+            (("small", 10.0), ("small", 50.0)),
         ),
-        ("0.6 * 30 = 18 requests are too few", [(0.6, 40.0, 50.0)], 0.0, None, (40.0,)),
-        ("idle copies wait for nothing", [(1.0, 40.0, 50.0), (0.0, float("nan"), float("nan"))], 0.0, 40.0, (40.0,)),
+        ("0.6 * 30 = 18 requests are too few", [(0.6, 40.0, 50.0)], 0.0, None, (("small", 40.0),)),
+        (
+            "idle copies wait for nothing",
+            [(1.0, 40.0, 50.0), (0.0, float("nan"), float("nan"))],
+            0.0,
+            40.0,
+            (("small", 40.0),),
+        ),
         ("stale", [(1.0, 40.0, 50.0)], 61.0, None, ()),
         ("of unknown age", [(1.0, 40.0, 50.0)], None, None, ()),
         ("not observed", [], 0.0, None, ()),
     ],
 )
 def test_queue_times_that_count(
-    name: str, traffic: list[Row], age_s: float | None, queue_ms: float | None, by_copy: tuple[float, ...]
+    name: str, traffic: list[Row], age_s: float | None, queue_ms: float | None, by_copy: tuple[tuple[str, float], ...]
 ) -> None:
     found = evidence(seen(2, traffic=traffic, age_s=age_s))
     assert (found.queue_ms, found.queue_ms_by_copy) == (queue_ms, by_copy)
@@ -107,10 +113,25 @@ def test_a_pool_that_the_model_may_not_live_in_is_no_room() -> None:
     assert evidence(seen(1, pools=pools, pools_allowed=frozenset({"large"}))).room == 2
 
 
-def test_the_slowest_gpu_type_counts_since_a_gateway_gives_each_copy_the_same() -> None:
-    pools = [POOL, Pool("large", "large", 10**9)]
-    observation = seen(1, pools=pools)
+@pytest.mark.parametrize(
+    ("name", "large", "service_ms", "at_home"),
+    [
+        ("as dear, half as fast", Pool("large", "large", 10**9), 100.0, "small"),
+        ("a third of the cost, half as fast", Pool("large", "large", 10**9, cost_per_hour=0.33), 100.0, "large"),
+        (
+            "cheapest, but it can have no replica",
+            Pool("large", "large", 10**9, 1.0, 0, 0, cost_per_hour=0.1),
+            50.0,
+            "small",
+        ),
+        ("cheapest, but too small", Pool("large", "large", 10**6, cost_per_hour=0.1), 50.0, "small"),
+    ],
+)
+def test_a_model_is_at_home_where_its_requests_cost_least(
+    name: str, large: Pool, service_ms: float, at_home: str
+) -> None:
+    observation = seen(1, pools=[POOL, large])
     (model,) = observation.fleet.models
-    needs = {**model.need_by_gpu_type, "large": replace(model.need_by_gpu_type["small"], service_ms=100.0)}
+    needs = {**model.need_by_gpu_type, "large": replace(model.need_by_gpu_type["small"], service_ms=service_ms)}
     fleet = replace(observation.fleet, models=(replace(model, need_by_gpu_type=needs),))
-    assert evidence(replace(observation, fleet=fleet)).slowest.station.service_s == 0.1
+    assert evidence(replace(observation, fleet=fleet)).home_gpu_type == at_home

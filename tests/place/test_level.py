@@ -1,0 +1,77 @@
+"""Copies that get more than they can serve on their GPU type. Slow replicas serve 10 req/s of a model within its
+objective and cost 1 an hour, fast ones 40 and 5; requests are split evenly; compute is plenty unless said otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.decision import Placement, Sizing
+from tasks.place import place
+from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
+from tests.place.checker import broken
+from tests.plan import WHY
+from tests.worlds import NOW
+
+GB = 10**9
+CAPACITY_RPS = {"slow": 10.0, "fast": 40.0}
+
+
+def placed(layout: str, rps: float, most: tuple[int, int], max_copies: int = 8, pinned: str = "") -> Placement:
+    """``layout``: GPU types of the replicas, with a + where a copy of the model is; ``most``: slow, fast ones."""
+    needs = {gpu: Need(GB, 1.0, compute_ms=0.01) for gpu in CAPACITY_RPS}
+    model = Model("m", needs, Objective(50.0), max_copies=max_copies, is_pinned=bool(pinned))
+    names = layout.split()
+    replicas = tuple(
+        Replica(f"{n.strip('+')}-{i}", n.strip("+"), n.strip("+"), 9 * GB, 1.0) for i, n in enumerate(names)
+    )
+    copies = tuple(
+        Copy("m", replica.name, CopyState.READY, is_routed=True)
+        for replica, name in zip(replicas, names, strict=True)
+        if name.endswith("+")
+    )
+    pools = tuple(
+        Pool(gpu, gpu, 9 * GB, 1.0, sum(r.pool == gpu for r in replicas), count,
+             sum(r.pool == gpu for r in replicas), cost_per_hour=cost)
+        for gpu, count, cost in (("slow", most[0], 1.0), ("fast", most[1], 5.0))
+    )  # fmt: skip
+    seen = Observation(NOW, Fleet((model,), pools, replicas, copies))
+    sizings = (Sizing("m", 1, rps, CAPACITY_RPS, WHY),)
+    answer = place(seen, sizings, Limits())
+    assert broken(seen, sizings, answer) == []
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "rps", "most", "wanted"),
+    [
+        ("within its capacity: it stays", "slow+ fast", 10.0, (1, 1), ["slow-0"]),
+        ("over it by 4 %, which is noise: it stays", "slow+ fast", 10.4, (1, 1), ["slow-0"]),
+        ("twice its capacity: two slow ones or a fast one, one load each: one more", "slow+ fast slow", 20.0, (2, 1),
+         ["fast-1", "slow-0"]),
+        ("30 / 10: two more slow ones or one move to the fast one", "slow+ slow fast slow", 30.0, (3, 1), ["fast-2"]),
+        ("no fast one: two more slow ones", "slow+ slow slow", 30.0, (3, 0), ["slow-0", "slow-1", "slow-2"]),
+        ("no replica has room: a slow one for 1 an hour, not a fast one for 5", "slow+", 20.0, (2, 1),
+         ["slow+1", "slow-0"]),
+        ("a fast one is all that there can be: 10 for each", "slow+", 20.0, (1, 1), ["fast+1", "slow-0"]),
+        ("nowhere to go: a slow copy beats none", "slow+", 20.0, (1, 0), ["slow-0"]),
+        ("a new model goes where it can be served", "slow fast", 30.0, (1, 1), ["fast-1"]),
+        ("a new model of 30 req/s on slow ones only: three smaller copies", "slow slow slow", 30.0, (3, 0),
+         ["slow-0", "slow-1", "slow-2"]),
+        ("more than any can serve: the fastest", "slow fast", 90.0, (1, 1), ["fast-1"]),
+    ],
+)  # fmt: skip
+def test_a_copy_gets_no_more_than_it_can_serve_where_it_is(
+    name: str, layout: str, rps: float, most: tuple[int, int], wanted: list[str]
+) -> None:
+    assert sorted(a.replica for a in placed(layout, rps, most).assignments) == wanted
+
+
+def test_a_pinned_copy_stays_and_another_one_comes() -> None:
+    answer = placed("slow+ fast", 20.0, (1, 1), pinned="m")
+    assert sorted(a.replica for a in answer.assignments) == ["fast-1", "slow-0"]
+
+
+def test_the_policy_allows_no_second_copy_so_it_moves() -> None:
+    answer = placed("slow+ slow fast", 20.0, (2, 1), max_copies=1)
+    assert [a.replica for a in answer.assignments] == ["fast-2"]
+    assert "20.0 req/s a copy > 10.0 within the objective on slow" in answer.assignments[0].reason.text
