@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -32,8 +33,8 @@ from tasks.simulate.bound import lower_bound
 from tasks.simulate.demand import Demand, read_demand
 from tasks.simulate.picture import picture
 from tasks.simulate.policies import own, peers
-from tasks.simulate.report import best, markdown, rows
-from tasks.simulate.run import Outcome, simulate
+from tasks.simulate.report import best, markdown, rows, tuned
+from tasks.simulate.run import Outcome, Policy, simulate
 from tasks.simulate.scenario import Costs, Failure, Scenario, fits
 
 STEP_S = 5.0
@@ -116,18 +117,12 @@ class Progress:
 def compare(scenario: Scenario, on_progress: Callable[[float], None] = lambda _: None) -> list[Outcome]:
     """The best of each policy's settings, the peers' first."""
     settings = [*peers(), *own(scenario)]
-    count = sum(len(policies) for policies in settings)
-    done, found = 0, []
+    order = {policy: n for n, policy in enumerate(chain.from_iterable(settings))}
 
-    def progressed(share: float) -> None:
-        on_progress((done + share) / count)
+    def run(policy: Policy) -> Outcome:
+        return simulate(scenario, policy, on_progress=lambda share: on_progress((order[policy] + share) / len(order)))
 
-    for policies in settings:
-        runs = []
-        for policy in policies:
-            runs.append(simulate(scenario, policy, on_progress=progressed))
-            done += 1
-        found.append(best(runs))
+    found = [tuned(policies, run) for policies in settings]
     on_progress(1.0)
     return found
 

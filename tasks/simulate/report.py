@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from tasks.simulate.bound import Bound
-from tasks.simulate.run import Outcome
+from tasks.simulate.run import Outcome, Policy
 
 ENOUGH = 0.999
 """Share of requests within their objective that a policy must reach before its price counts."""
@@ -15,6 +15,17 @@ def best(runs: Sequence[Outcome]) -> Outcome:
     """The cheapest of those that keep the objective well enough; where none does, the one that keeps it best."""
     enough = [run for run in runs if run.within >= ENOUGH]
     return min(enough, key=lambda run: run.cost) if enough else max(runs, key=lambda run: run.within)
+
+
+def tuned(settings: Iterable[Policy], run: Callable[[Policy], Outcome]) -> Outcome:
+    """The best of a policy's settings, tried from the boldest on, until one costs more than another that keeps the
+    objective well enough: the more careful ones after it cost more still."""
+    runs: list[Outcome] = []
+    for policy in settings:
+        runs.append(run(policy))
+        if runs[-1].cost > best(runs).cost and best(runs).within >= ENOUGH:
+            break
+    return best(runs)
 
 
 def rows(runs: Sequence[Outcome], bound: Bound, hours: float) -> list[dict[str, str]]:

@@ -2,12 +2,12 @@
 
     DATA_DIR=traces python -m tests.benchmarks.bench_replay [--fleets many-small,few-large,mixed] [--hours 24]
 
-``DATA_DIR`` holds the traces that ``replay_fleets`` names. Each peer is run with several settings; its best one counts
-(the cheapest that keeps 99.9 % of requests within their objective, else the one that keeps most). Our decisions without
-forecasts are tuned in the same way. A run that is stopped loses nothing that is in its ``--rows`` file: what is there
-is not run again. The file knows no code: what it has of policies that have changed since is for you to take out.
-``--optimum`` solves a fleet of few models exactly instead (by HiGHS, ``pip install highspy``), to tell how much of the
-distance to the bound can be had. ``--speed`` times a day of 500 models on about 100 replicas at a 30 s tick.
+``DATA_DIR`` holds the traces that ``replay_fleets`` names. Each policy, ours too, is run with several settings; its
+best one counts (the cheapest that keeps 99.9 % of requests within their objective, else the one that keeps most). A run
+that is stopped loses nothing that is in its ``--rows`` file: what is there is not run again. The file knows no code:
+what it has of policies that have changed since is for you to take out. ``--optimum`` solves a fleet of few models
+exactly instead (by HiGHS, ``pip install highspy``), to tell how much of the distance to the bound can be had.
+``--speed`` times a day of 500 models on about 100 replicas at a 30 s tick.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tasks.simulate.bound import lower_bound
 from tasks.simulate.picture import picture
 from tasks.simulate.policies import own, peers
 from tasks.simulate.policies.ours import Ours
-from tasks.simulate.report import ENOUGH, best, rows, text
+from tasks.simulate.report import ENOUGH, best, rows, text, tuned
 from tasks.simulate.run import Outcome, Policy, simulate
 from tasks.simulate.scenario import Scenario
 from tests.benchmarks.placement_yardsticks import EXACT_UP_TO, HAS_HIGHS
@@ -37,6 +37,8 @@ from tests.benchmarks.replay_rows import Rows
 COMPARED = ("many-small", "few-large", "mixed")
 EXTRAS = (0.0, 0.25, 0.5)
 """Shares that our decisions without forecasts add to what they saw last."""
+QUANTILES = (0.9, 0.97, 0.99)
+"""Of their forecasts, ``limits.quantile``."""
 
 
 def shown(name: str) -> Callable[[float], None]:
@@ -73,8 +75,8 @@ def timed(scenario: Scenario, policy: Policy, kept: Rows) -> Outcome:
 def compare(scenario: Scenario, kept: Rows, is_peers_only: bool, picture_to: Path | None) -> None:
     hours = scenario.duration_s / 3600
     bound = lower_bound(scenario)
-    settings = peers() + ([] if is_peers_only else own(scenario, EXTRAS))
-    found = [best([timed(scenario, policy, kept) for policy in policies]) for policies in settings]
+    settings = peers() + ([] if is_peers_only else own(scenario, EXTRAS, QUANTILES))
+    found = [tuned(policies, lambda policy: timed(scenario, policy, kept)) for policies in settings]
     demand = scenario.demand.mean(scenario.start, scenario.end).sum()
     print(f"\n{scenario.name}: {hours:g} h, {demand:.0f} requests a second; {scenario.note}")
     print(text(rows(found, bound, hours)))

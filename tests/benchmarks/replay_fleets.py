@@ -87,7 +87,7 @@ def few_large(folder: Path, days: float, hours: float) -> Scenario:
     pools = (Pool("h100", "h100", 80 * 10**9, 1.0, 1, 60, cost_per_hour=1.0, start_s=240.0),)
     return Scenario(
         "6 large models, H100", made, pools, scaled(demand, rates, demand.first, demand.end),
-        EPOCH + days * DAY_S, hours * 3600, limits=Limits(budget=8, act_s=240.0),
+        EPOCH + days * DAY_S, hours * 3600, limits=Limits(budget=8, act_s=60.0),
         note="Azure LLM 2024, 1 min bins as recorded; four of six series are shifts of the two; mean rates made up",
     )  # fmt: skip
 

@@ -135,7 +135,7 @@ def test_a_file_without_its_columns_is_refused(tmp_path: Path) -> None:
 def test_policies_are_compared_and_progress_is_told() -> None:
     told: list[float] = []
     runs = compare(scenario_of(CONFIG, trace(960, "a", "b"), 86_400), told.append)
-    assert [run.policy for run in runs][-3:] == ["ours, reactive only", Ours(CONFIG.limits.limits()).name,
+    assert [run.policy for run in runs][-3:] == ["ours, reactive", Ours(CONFIG.limits.limits()).name,
                                                  "ours, perfect foresight"]  # fmt: skip
     assert told == sorted(told)
     assert told[-1] == 1.0

@@ -7,11 +7,12 @@ import pytest
 
 from tasks.simulate.bound import lower_bound
 from tasks.simulate.demand import read_demand, scaled, with_bursts
+from tasks.simulate.fleet import Counters
 from tasks.simulate.picture import picture
 from tasks.simulate.policies.ours import Ours
 from tasks.simulate.policies.per_model import PerModel
-from tasks.simulate.report import best, markdown, rows, text
-from tasks.simulate.run import simulate
+from tasks.simulate.report import best, markdown, rows, text, tuned
+from tasks.simulate.run import Outcome, Policy, simulate
 from tasks.simulate.scenario import Failure
 from tests.simulate.small import START, flat, model, scenario
 
@@ -78,3 +79,25 @@ def test_table_and_picture_name_every_policy() -> None:
     assert text(table).count("\n") == 3
     assert markdown(table).startswith("| policy | GPU-hours |")
     assert best(runs).policy == "dear"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "chosen", "tried", "why"),
+    [
+        ([(5, 0.99), (6, 0.9995), (8, 1.0), (9, 1.0)], 1, 3, "8 is dearer than 6, which is enough"),
+        ([(5, 0.99), (7, 0.9991), (6, 0.9992), (8, 1.0)], 2, 4, "a more careful one may cost less"),
+        ([(5, 0.95), (6, 0.98), (8, 0.97)], 1, 3, "none keeps enough: the one that keeps most"),
+    ],
+)
+def test_settings_are_tried_until_they_only_cost_more(
+    outcomes: list[tuple[float, float]], chosen: int, tried: int, why: str
+) -> None:
+    policies = [PerModel(0.5, str(i)) for i in range(len(outcomes))]
+    seen: list[str] = []
+
+    def run(policy: Policy) -> Outcome:
+        seen.append(policy.name)
+        cost, within = outcomes[int(policy.name)]
+        return Outcome(policy.name, cost, cost, 1.0, within, within, 0.0, 0.0, Counters(), ())
+
+    assert (tuned(policies, run).policy, len(seen)) == (str(chosen), tried), why
