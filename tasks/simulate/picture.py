@@ -46,8 +46,9 @@ def _over_time(runs: Sequence[Outcome], bound: Bound, colours: dict[str, str]) -
     usual = sorted(max(minute.cost_per_hour for minute in run.minutes) for run in runs)
     top = 1.1 * max(2 * float(bound.cost_per_hour.max()), usual[len(usual) // 2])
     start, end = runs[0].minutes[0].time, runs[0].minutes[-1].time
-    yield _axes(LEFT, "cost an hour", f"0 to {(end - start) / 3600:.1f} h")
-    yield _text(x0 - 6, y0 + 8, f"{top:.0f}", 'text-anchor="end"')
+    yield _axes(LEFT, "cost an hour", f"0 to {(end - start) / 3600:.3g} h")
+    for value, y in ((f"{top:.0f}", y0 + 8), ("0", y0 + height + 4)):
+        yield _text(x0 - 6, y, value, 'text-anchor="end"')
 
     def line(times: Iterable[float], values: Iterable[float], look: str) -> str:
         points = [
@@ -56,14 +57,16 @@ def _over_time(runs: Sequence[Outcome], bound: Bound, colours: dict[str, str]) -
         ]
         return f'<path d="M{"L".join(points)}" fill="none" {look}/>'
 
-    for run in runs:
+    shown = [run for run in runs if sum(m.cost_per_hour for m in run.minutes) <= top * len(run.minutes)]
+    for run in shown:
         kept = run.minutes[:: max(1, len(run.minutes) // 300)]
-        look = f'stroke="{colours[run.policy]}" stroke-width="{2.4 if run.policy == "ours" else 1}"'
+        look = f'stroke="{colours[run.policy]}" stroke-width="{2 if run.policy.startswith("ours") else 1}"'
         yield line((m.time for m in kept), (m.cost_per_hour for m in kept), look)
     every = max(1, len(bound.time) // 300)
     look = 'stroke="#000" stroke-width="1.6" stroke-dasharray="4 2"'
     yield line((float(t) for t in bound.time[::every]), (float(c) for c in bound.cost_per_hour[::every]), look)
-    yield _text(x0 + 8, y0 + 14, "dashed: the lower bound")
+    beyond = f"; not drawn: {len(runs) - len(shown)} that cost more than {top:.0f}" if len(shown) < len(runs) else ""
+    yield _text(x0 + 8, y0 + height - 8, f"dashed: the lower bound{beyond}")
 
 
 def _against(runs: Sequence[Outcome], least: float, colours: dict[str, str]) -> Iterable[str]:
@@ -82,6 +85,7 @@ def _against(runs: Sequence[Outcome], least: float, colours: dict[str, str]) -> 
         yield _text(across(ratio), y0 + height + 14, f"{ratio}", 'text-anchor="middle"')
     for outside in (1, 0.1, 0.01, 0.001, 0.0001):
         yield _text(x0 - 6, down(outside) + 4, f"{outside:.4g}", 'text-anchor="end"')
+    yield _text(x0 - 6, down(LEAST_OUTSIDE) + 4, "≤ 0.00001", 'text-anchor="end"')
     yield f'<path d="M{x0} {down(0.001):.1f}h{width}" stroke="#999" stroke-dasharray="3 3"/>'
     for run in runs:
         at = f'cx="{across(run.cost / least):.1f}" cy="{down(1 - run.within):.1f}"'
