@@ -107,14 +107,16 @@ def _fleet(problem: Problem, on: list[int]) -> dict[str, Any]:
         "copies_by_replica": copies_by_replica,
         "copies_by_model": copies_by_model,
         "pool_by_replica": pool_by_replica | {NOWHERE: NOWHERE},
-        "memory_by_pool": _by_pool(problem, memory),
-        "compute_by_pool": _by_pool(problem, compute),
+        "memory_by_pool": _by_pool(problem, on, memory),
+        "compute_by_pool": _by_pool(problem, on, compute),
         "memory_by_replica": {spots.names[r]: spots.room_bytes[r] / 1e9 for r in on} | {NOWHERE: NO_ROOM},
         "compute_by_replica": {spots.names[r]: float(spots.room_compute[r]) for r in on} | {NOWHERE: NO_ROOM},
     }
 
 
-def _by_pool(problem: Problem, takes: Floats) -> dict[str, dict[str, float]]:
-    """(M, P) as numbers by pool and model."""
-    columns = zip(problem.pools, takes.T.tolist(), strict=True)
-    return {pool.name: dict(zip(problem.wants.names, column, strict=True)) for pool, column in columns}
+def _by_pool(problem: Problem, on: list[int], takes: Floats) -> dict[str, dict[str, float]]:
+    """(M, P) as numbers by pool, of those that have a replica, and model."""
+    return {
+        problem.pools[pool].name: dict(zip(problem.wants.names, takes[:, pool].tolist(), strict=True))
+        for pool in np.unique(problem.spots.pool[on]).tolist()
+    }
