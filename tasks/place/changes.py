@@ -19,6 +19,8 @@ class Changes:
 
     placed: dict[CopyKey, Reason] = field(default_factory=dict)
     displaced: dict[CopyKey, Reason] = field(default_factory=dict)
+    urgent: set[CopyKey] = field(default_factory=set)
+    """Placed over a replica's target, so as not to wait for a new one: what makes room for them leaves, not they."""
     refused: dict[int, Reason] = field(default_factory=dict)
     gone: dict[int, Reason] = field(default_factory=dict)
     """Replicas that should go."""

@@ -7,6 +7,7 @@ from tasks.place.changes import Changes
 from tasks.place.consolidate import consolidate, over_maximum, spare
 from tasks.place.construct import construct
 from tasks.place.fill import fill
+from tasks.place.hurry import hurry
 from tasks.place.keep import keep, shed, trim
 from tasks.place.level import level
 from tasks.place.problem import Problem
@@ -52,7 +53,9 @@ def _start(problem: Problem) -> tuple[Table, Changes]:
     keep(table)
     trim(table)
     shed(table)
-    return table, Changes()
+    changes = Changes()
+    hurry(table, changes)
+    return table, changes
 
 
 def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Changes]:

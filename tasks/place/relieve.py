@@ -33,7 +33,8 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
     busy = f"{table.problem.spots.names[spot]} is over its compute target by {-table.free_compute[spot]:.2f}"
     share = {model: float(table.compute_in(model, [spot])[0]) for model in models}
     pinned = table.problem.wants.is_pinned
-    movable = [model for model in _smallest_that_helps(share, -table.free_compute[spot]) if not pinned[model]]
+    stay = {model for model in models if pinned[model] or (model, spot) in changes.urgent}
+    movable = [model for model in _smallest_that_helps(share, -table.free_compute[spot]) if model not in stay]
     for model in movable:
         if (to := find(table, model, extra=0)) is not None:
             return _move(table, changes, (model, spot, to), busy)

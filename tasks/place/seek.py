@@ -25,6 +25,15 @@ def find(table: Table, model: int, extra: int = 1, without: Flags | None = None,
     return None
 
 
+def find_urgent(table: Table, model: int) -> int | None:
+    """A replica whose headroom has the compute, for a copy that cannot wait for a new one to start."""
+    spots = table.problem.spots
+    compute = table.compute_in(model, np.arange(len(spots.names)), 1)
+    fine = table.has_memory(model) & table.has_capacity(model)
+    fine &= compute <= table.free_compute + spots.compute - spots.room_compute + SLACK
+    return best_of(table, model, np.flatnonzero(fine & ~spots.is_new))
+
+
 def find_busy(table: Table, model: int, extra: int = 1) -> int | None:
     """A replica that has the memory, and where the model has the capacity, whatever compute is left there."""
     fine = table.has_memory(model, counts_going=False) & table.has_capacity(model, extra)

@@ -1,0 +1,39 @@
+"""Models that are served badly until a new replica has started get copies at once, into the headroom of the replicas
+that there are: that is what it is for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.decision import Reason
+from tasks.place.changes import Changes
+from tasks.place.problem import Ints
+from tasks.place.seek import find, find_urgent
+from tasks.place.table import Table
+
+ENOUGH = 0.5
+"""Share of the copies that a model should have. With fewer each gets more than twice what it can serve within the
+objective, its queue grows all the time, and its requests fail before long."""
+
+
+def hurry(table: Table, changes: Changes) -> None:
+    """Copies up to that share, as many as the tick may load; what is worth most, then what is short most, first."""
+    wants, names = table.problem.wants, table.problem.spots.names
+    for model in _short(table).tolist():
+        there, wanted = table.count(model), int(wants.copies[model])
+        while table.count(model) < ENOUGH * wanted and len(changes.placed) < table.problem.loads:
+            if (spot := find(table, model)) is None:
+                if (spot := find_urgent(table, model)) is None:
+                    break
+                changes.urgent.add((model, spot))
+            table.add(model, spot)
+            where = f"into the headroom of {names[spot]}" if (model, spot) in changes.urgent else f"into {names[spot]}"
+            changes.placed[model, spot] = Reason("placed", f"at once, {where}: {there} of {wanted} copies are there")
+
+
+def _short(table: Table) -> Ints:
+    """Models that ask and have less than that share."""
+    wants = table.problem.wants
+    have = np.array([len(held) for held in table.replicas_of]) / np.maximum(wants.copies, 1)
+    short = np.flatnonzero((wants.demand_rps > 0) & (wants.copies > 0) & (have < ENOUGH))
+    return short[np.lexsort((short, have[short], -wants.priority[short]))]
