@@ -107,15 +107,20 @@ class Sizing:
     """What it is sized with: measured where it can be. None: declared."""
     learned_by_gpu_type: Mapping[str, Learned] | None = None
     """What is known of its service times after this tick: what the next ticks learn from."""
+    load_rps: float | None = None
+    """What its replicas keep compute for: less than ``demand_rps``, since the upper quantiles of all models do not come
+    at once. None: all of it."""
 
     @property
     def is_held(self) -> bool:
         return self.demand_rps is None
 
     def device_s(self, need: Need, gpu_type: str) -> float:
-        """Device-seconds that one request takes, with the service time that it was sized with."""
+        """Device-seconds that are kept for each request of ``demand_rps``, with the service time that it was sized
+        with."""
         service_ms = (self.service_ms_by_gpu_type or {}).get(gpu_type, need.service_ms)
-        return need.device_s_per_request * service_ms / need.service_ms
+        kept = self.load_rps / self.demand_rps if self.load_rps is not None and self.demand_rps else 1.0
+        return need.device_s_per_request * service_ms / need.service_ms * kept
 
 
 @dataclass(frozen=True, slots=True)

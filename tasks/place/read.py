@@ -79,14 +79,12 @@ def _wants(models: Sequence[Model], sizings: Sequence[Sizing], pools: Sequence[P
 
 
 def _row(model: Model, sizing: Sizing, gpu_type: str) -> tuple[float, float, float]:
-    """Footprint (bytes), device time of a request (s) with the service time it was sized with, and capacity (req/s)."""
+    """Footprint (bytes), device time that is kept for a request (s), and capacity (req/s)."""
     need = model.need_by_gpu_type.get(gpu_type)
     if need is None:
         return np.inf, 0.0, 0.0
-    device_s = need.device_s_per_request
-    if sizing.service_ms_by_gpu_type is not None:
-        device_s *= sizing.service_ms_by_gpu_type.get(gpu_type, need.service_ms) / need.service_ms
-    return need.footprint_bytes, device_s, sizing.capacity_rps_by_gpu_type.get(gpu_type, np.inf)
+    capacity_rps = sizing.capacity_rps_by_gpu_type.get(gpu_type, np.inf)
+    return need.footprint_bytes, sizing.device_s(need, gpu_type), capacity_rps
 
 
 def _there(copies: Iterable[Copy], index: dict[str, int], spot_index: dict[str, int]) -> Copies:

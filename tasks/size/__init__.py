@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tasks.decision import Forecast, Reason, Sizing
 from tasks.size import rules
 from tasks.size.evidence import Evidence, gather
+from tasks.size.pooling import pooled
 from tasks.world import Limits, Observation
 
 __all__ = ["size"]
@@ -18,11 +19,13 @@ def size(observation: Observation, forecasts: Sequence[Forecast], limits: Limits
     The largest of what the forecast, the measured queue time and a rise above the forecast ask for, within the policy;
     fewer copies than now only with margin and after the stabilisation window; as many as now where demand is unknown.
     """
-    evidence = gather(observation, {forecast.model: forecast for forecast in forecasts}, limits)
-    return tuple(
+    forecast_by_model = {forecast.model: forecast for forecast in forecasts}
+    evidence = gather(observation, forecast_by_model, limits)
+    sizings = tuple(
         Sizing(model, 0, 0.0, {}, Reason("not_allowed", "no pool may hold it")) if known is None else _size(known)
         for model, known in evidence.items()
     )
+    return pooled(sizings, forecast_by_model, observation.fleet)
 
 
 def _size(e: Evidence) -> Sizing:
