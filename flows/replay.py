@@ -252,7 +252,7 @@ def scenario_of(config: Config, trace: pd.DataFrame, span_s: float, failures: tu
         window_s=config.metrics.window_s * 3 / 4,
         lag_s=config.metrics.window_s / 8,
         failures=failures,
-        costs=replace(Costs(), step_s=step_s),
+        costs=replace(Costs(), step_s=step_s, splits_by_weight=config.fleet.kind == "local"),
         note=_note(sorted(set(config.models) - set(ours_only["model"])), failures),
     )
 

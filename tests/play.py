@@ -20,7 +20,7 @@ class World:
     """A fleet that steps change; ``fleet`` is its value now."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self._models = fleet.models
+        self._models, self._splits_by_weight = fleet.models, fleet.splits_by_weight
         self.pools = fleet.pool_by_name
         self.replicas = fleet.replica_by_name
         self.copies = {(copy.model, copy.replica): copy for copy in fleet.copies}
@@ -28,7 +28,8 @@ class World:
     @property
     def fleet(self) -> Fleet:
         copies = tuple(self.copies[key] for key in sorted(self.copies, key=lambda key: key[::-1]))
-        return Fleet(self._models, tuple(self.pools.values()), tuple(self.replicas.values()), copies)
+        pools, replicas = tuple(self.pools.values()), tuple(self.replicas.values())
+        return Fleet(self._models, pools, replicas, copies, self._splits_by_weight)
 
     def start(self, step: Step) -> None:
         """What is so from the step's start on, whatever becomes of it."""

@@ -21,6 +21,7 @@ def answer(table: Table, fleet: Fleet, changes: Changes) -> Placement:
         pool_reasons={pool: reason for pool, (_, reason) in counts.items() if reason is not None},
         surplus=_surplus(table, changes),
         holds=tuple(Hold(f"model:{names[model]}", reason) for model, reason in changes.refused.items()),
+        weight_reasons={names[model]: reason for model, reason in changes.weighed.items()},
     )
 
 
@@ -28,10 +29,15 @@ def _assignments(table: Table, changes: Changes) -> tuple[Assignment, ...]:
     names, spots, placed = table.problem.wants.names, table.problem.spots.names, changes.placed
     order = sorted(range(len(spots)), key=spots.__getitem__)
     return tuple(
-        Assignment(names[model], spots[spot], placed.get((model, spot), KEPT))
+        Assignment(names[model], spots[spot], placed.get((model, spot), KEPT), _weight(table, model, spot))
         for spot in order
         for model in sorted(table.models_in[spot], key=names.__getitem__)
     )
+
+
+def _weight(table: Table, model: int, spot: int) -> float:
+    """Rounded, as a gateway keeps it: so the next tick wants the same."""
+    return round(table.weights[model].get(spot, 1.0), 3) if model in table.weights else 1.0
 
 
 def _surplus(table: Table, changes: Changes) -> dict[tuple[str, str], Reason]:

@@ -24,6 +24,8 @@ class Changes:
     refused: dict[int, Reason] = field(default_factory=dict)
     gone: dict[int, Reason] = field(default_factory=dict)
     """Replicas that should go."""
+    weighed: dict[int, Reason] = field(default_factory=dict)
+    """Models whose shares of requests change."""
     searches: int = 0
     """For exchanges, so far."""
 

@@ -9,6 +9,7 @@ from tasks.place.changes import Changes, Move
 from tasks.place.mend import excess, mend
 from tasks.place.seek import find, find_busy
 from tasks.place.table import Table
+from tasks.place.weigh import fit_by_shares
 
 FREE = 0.02
 """Of its target, that a replica keeps free which takes more than it has now: demand that trembles must not bring back
@@ -20,7 +21,10 @@ def clear(table: Table, changes: Changes, spot: int, most: int) -> int | None:
     takes. None, and the table as it was: it cannot be done."""
     mark, before, took = table.mark(), excess(table), bool(table.takes[spot])
     table.takes[spot] = False
+    floor = np.minimum(table.free_compute, FREE * table.problem.spots.room_compute)
     moves = _crowd_out(table, spot)
+    if moves is not None:
+        fit_by_shares(table, changes, floor, f"so that {table.problem.spots.names[spot]} can go")
     exchanges = None if moves is None else mend(table, most, np.maximum(before, -FREE))
     if moves is not None and exchanges is not None:
         came = {(model, to) for model, _, to in moves + exchanges if to in table.replicas_of[model]}

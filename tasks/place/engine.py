@@ -14,6 +14,7 @@ from tasks.place.problem import Problem
 from tasks.place.relieve import relieve
 from tasks.place.squeeze import squeeze
 from tasks.place.table import Table
+from tasks.place.weigh import weigh
 from tasks.place.whole import cheapest_whole
 
 MANY = 16
@@ -37,6 +38,7 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     total = int(problem.wants.copies.sum())
     if _missing(table) > max(MANY, MANY_SHARE * total):
         table, changes = _constructed(problem, SIZES if total <= SMALL else SIZES[:1])
+    weigh(table, changes)
     fill(table, changes)
     level(table, changes)
     relieve(table, changes)
@@ -45,6 +47,7 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     spare(table, changes)
     if is_calm and not is_beyond:
         consolidate(table, changes)
+    weigh(table, changes)
     return table, changes
 
 

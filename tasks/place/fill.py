@@ -13,6 +13,7 @@ from tasks.place.changes import Changes
 from tasks.place.mend import make_room
 from tasks.place.seek import find, find_busy, find_slow, grow, refusals, retry_s, spread
 from tasks.place.table import SLACK, Table
+from tasks.place.weigh import fit_by_shares
 
 Rank = tuple[int, int]
 """Worth of a copy, the lesser the more: tier (0 the first copy of a model with demand, 1 its others, 2 a copy that
@@ -39,7 +40,7 @@ def fill(table: Table, changes: Changes) -> None:
         *_, model = heapq.heappop(queue)
         if table.count(model) >= copies[model]:  # more and smaller ones came in its stead
             continue
-        if find(table, model) is None and (_spread(table, changes, model) or make_room(table, changes, model)):
+        if find(table, model) is None and any(way(table, changes, model) for way in (_share, _spread, make_room)):
             continue
         spot, victims = _spot_for(table, model)
         if spot is None:
@@ -53,6 +54,20 @@ def fill(table: Table, changes: Changes) -> None:
             want(victim, table.count(victim))
         changes.placed[model, spot] = why_here(table, model, spot)
         table.add(model, spot)
+
+
+def _share(table: Table, changes: Changes, model: int) -> bool:
+    """Where there is only the memory, shares of requests may make room for the rest."""
+    if (spot := find_slow(table, model)) is None:
+        return False
+    mark, floor = table.mark(), np.minimum(table.free_compute, 0.0)
+    reason = why_here(table, model, spot)
+    table.add(model, spot)
+    if fit_by_shares(table, changes, floor, f"so that one more {table.problem.wants.names[model]} fits"):
+        changes.placed[model, spot] = reason
+        return True
+    table.undo(mark)
+    return False
 
 
 def _spread(table: Table, changes: Changes, model: int) -> bool:

@@ -16,7 +16,7 @@ def keep(table: Table) -> None:
     problem = table.problem
     there, wants, spots = problem.there, problem.wants, problem.spots
     stays = (there.worth < 4) & spots.keeps[there.replica] & wants.is_allowed[there.model, spots.pool[there.replica]]
-    table.keep(there.model[stays], there.replica[stays])
+    table.keep(there.model[stays], there.replica[stays], there.weight[stays])
 
 
 def trim(table: Table) -> None:
@@ -82,7 +82,7 @@ def _others_can(table: Table, model: int) -> bool:
     wants, spots = table.problem.wants, table.problem.spots
     held = np.array(table.replicas_of[model], dtype=np.int64)
     grown = table.compute_in(model, held) - table.compute_in(model, held, 1) > 0
-    rate = np.nan_to_num(wants.demand_rps[model]) / table.divisor(model)
+    rate = np.nan_to_num(table.rate_rps(model, held))
     fits = (table.free_compute[held] >= -SLACK) & (rate <= wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK))
     return bool((fits | ~grown).all())
 

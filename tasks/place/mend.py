@@ -34,7 +34,9 @@ class View:
     models: Ints
     """(K,) in the replica, that may leave it."""
     compute: Floats
-    """(M, P) device-seconds a second of one copy."""
+    """(M, P) device-seconds a second of one copy of average weight."""
+    goes: Floats
+    """(K,) device-seconds a second of each copy there, by its weight."""
     excess: Floats
     """(R,) compute over what is allowed, as a share of the target; negative: below."""
     room: Floats
@@ -118,6 +120,7 @@ def _best(table: Table, spot: int, allowed: Floats | float) -> list[Move]:
         spot,
         np.array(models, dtype=np.int64),
         table.compute_of_all(),
+        np.array([table.compute_in(model, [spot])[0] for model in models]),
         excess(table) - allowed,
         np.maximum(table.problem.spots.room_compute, 1e-12),
         np.array([table.has_memory(model) & table.has_capacity(model, extra=0) for model in models]),
@@ -135,7 +138,7 @@ def _square(excess: Floats) -> Floats:
 def _move(table: Table, view: View) -> Step:
     pool, spot = table.problem.spots.pool, view.spot
     compute = view.compute[view.models]
-    here = _square(view.excess[spot] - compute[:, pool[spot]] / view.room[spot]) - _square(view.excess[spot])
+    here = _square(view.excess[spot] - view.goes / view.room[spot]) - _square(view.excess[spot])
     there = _square(view.excess + compute[:, pool] / view.room) - _square(view.excess)
     gain = np.where(view.fits, (here + view.loads)[:, None] + there, np.inf)
     k, target = np.unravel_index(int(gain.argmin()), gain.shape)
@@ -154,7 +157,7 @@ def _swap(table: Table, view: View) -> Step:
     if not comes.size:
         return NONE
     goes = view.compute[view.models]
-    gone = goes[:, pool[spot], None] / view.room[spot]
+    gone = view.goes[:, None] / view.room[spot]
     here = _square(excess[spot] - gone + view.compute[comes, pool[spot]] / view.room[spot]) - _square(excess[spot])
     here = (
         here
@@ -177,7 +180,8 @@ def _more(table: Table, view: View) -> Step:
             continue
         smaller = table.compute_by_pool(model, 1)
         held = np.array(table.replicas_of[model], dtype=np.int64)
-        shrunk = view.excess[held] + (smaller - view.compute[model])[pool[held]] / view.room[held]
+        shrink = table.compute_in(model, held, 1) - table.compute_in(model, held)
+        shrunk = view.excess[held] + shrink / view.room[held]
         mine = float((_square(shrunk) - _square(view.excess[held])).sum())
         there = _square(view.excess + smaller[pool] / view.room) - _square(view.excess)
         gain = np.where(view.fits[k], mine + there + LOAD, np.inf)

@@ -96,6 +96,8 @@ class Copies:
     """(C,)"""
     worth: Ints
     """(C,) 0 serving, 1 ready, 2 loading, 3 failing, 4 on its way out."""
+    weight: Floats
+    """(C,) share of the model's requests relative to its other copies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,4 +119,6 @@ class Problem:
     margin: float
     loads: int
     """As many as a tick may do, each with the unload that follows it."""
+    splits_by_weight: bool
+    """Whether the gateway gives copies the shares that their weights say."""
     noise: float = NOISE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,13 +39,14 @@ def read(observation: Observation, sizings: Sequence[Sizing], limits: Limits) ->
         pools=fleet.pools,
         wants=_wants(models, known, fleet.pools),
         spots=spots,
-        there=_there(fleet.copies, index, spot_index),
+        there=_there(fleet, index, spot_index),
         routed_by_model={model: tuple(replicas) for model, replicas in routed.items()},
         failures_by_model={model: tuple(rows) for model, rows in failures.items()},
         now=observation.now,
         saving_factor=limits.saving_factor,
         margin=limits.margin,
         loads=limits.budget // 2,
+        splits_by_weight=fleet.splits_by_weight,
     )
 
 
@@ -87,16 +88,18 @@ def _row(model: Model, sizing: Sizing, gpu_type: str) -> tuple[float, float, flo
     return need.footprint_bytes, sizing.device_s(need, gpu_type), capacity_rps
 
 
-def _there(copies: Iterable[Copy], index: dict[str, int], spot_index: dict[str, int]) -> Copies:
-    rows = [
-        (index[copy.model], spot_index[copy.replica], _worth(copy))
-        for copy in copies
+def _there(fleet: Fleet, index: dict[str, int], spot_index: dict[str, int]) -> Copies:
+    there = [
+        copy
+        for copy in fleet.copies
         if copy.model in index
         and copy.replica in spot_index
         and copy.state not in (CopyState.ABSENT, CopyState.UNKNOWN)
     ]
+    rows = [(index[copy.model], spot_index[copy.replica], _worth(copy)) for copy in there]
     table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
-    return Copies(table[:, 0], table[:, 1], table[:, 2])
+    weight = [copy.weight if fleet.splits_by_weight else 1.0 for copy in there]
+    return Copies(table[:, 0], table[:, 1], table[:, 2], np.array(weight, dtype=float))
 
 
 def _worth(copy: Copy) -> int:

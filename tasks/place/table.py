@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
 from tasks.place.problem import Flags, Floats, Ints, Problem
 
 HOT = 2
 """Copies that make a model hot."""
+EQUAL = 0.005
+"""Weights, 1 on average, that differ from it by less are equal: what a gateway keeps of them is rounded."""
 SLACK = 1e-9
 """Sums of floats are compared with this share of room: 0.1 + 0.2 fits into 0.3."""
 
@@ -15,8 +20,9 @@ SLACK = 1e-9
 class Table:
     """Copies that should be, by model and by replica, with running sums; every change can be undone.
 
-    Requests are split evenly over a model's copies, as a gateway does that sends to the least busy: one more copy makes
-    every copy smaller, one less makes every one larger.
+    Requests are split evenly over a model's copies, as a gateway does that sends to the least busy, or by weights where
+    the gateway can: one more copy makes every copy smaller, one less makes every one larger. A copy that comes weighs
+    1, the mean of the others.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -38,6 +44,11 @@ class Table:
         """By model, the replicas of those."""
         self.present: set[tuple[int, int]] = set()
         """(model, replica) of the copies that are there."""
+        self.weights: dict[int, Mapping[int, float]] = {}
+        """By model whose copies do not all weigh the same, the weight by replica, 1 on average."""
+        # single elements of a list are read several times faster than those of an array
+        self._copies: list[int] = wants.copies.tolist()
+        self._demand_rps: list[float] = wants.demand_rps.tolist()
         self._asked_bytes: Floats = np.where(wants.is_allowed, wants.footprint_bytes, np.inf)
         is_possible = wants.is_allowed & np.isfinite(wants.footprint_bytes)
         self._best_rps: Floats = np.where(is_possible, wants.capacity_rps, 0.0).max(axis=1, initial=0.0)
@@ -45,7 +56,7 @@ class Table:
         least_rps = np.where(is_possible, wants.capacity_rps, np.inf).min(axis=1, initial=np.inf)
         self.is_hot: Flags = (wants.copies >= HOT) | (wants.demand_rps > least_rps)
         """(M,) whether the model may get more and smaller copies; one of which one will do anywhere keeps one."""
-        self._journal: list[tuple[int, int, bool]] = []
+        self._journal: list[tuple[int, int, bool, Mapping[int, float]]] = []
         there = problem.there
         for model, replica in zip(there.model.tolist(), there.replica.tolist(), strict=True):
             self.present.add((model, replica))
@@ -58,17 +69,17 @@ class Table:
 
     def divisor(self, model: int, extra: int = 0) -> int:
         """Copies that the model's requests are split over; copies that it still misses count, they are to come."""
-        return max(1, int(self.problem.wants.copies[model]), len(self.replicas_of[model]) + extra)
+        return max(1, self._copies[model], len(self.replicas_of[model]) + extra)
 
     def compute_by_pool(self, model: int, extra: int = 0) -> Floats:
         """(P,) device-seconds a second of each copy with so many copies more. Unknown demand counts as what a copy may
         take."""
         wants = self.problem.wants
-        demand = wants.demand_rps[model]
-        rate: Floats | float = float(demand) / self.divisor(model, extra)
-        if np.isnan(demand):
+        rate: Floats | float = self._demand_rps[model] / self.divisor(model, extra)
+        if math.isnan(rate):
             rate = np.where(np.isfinite(wants.capacity_rps[model]), wants.capacity_rps[model], 0.0)
-        return np.asarray(rate * wants.device_s[model], dtype=np.float64)
+        compute: Floats = rate * wants.device_s[model]
+        return compute
 
     def rate_of_all(self) -> Floats:
         """(M,) requests a second of each copy; NaN: unknown."""
@@ -78,12 +89,15 @@ class Table:
         return rate
 
     def uneven(self, noise: float = SLACK) -> Ints:
-        """Models of which a copy gets more requests than it can serve where it is: a gateway gives the slow copy as
-        many as the fast one. ``noise``: see :meth:`has_capacity`."""
+        """Models of which a copy gets more requests than it can serve where it is: without weights a gateway gives the
+        slow copy as many as the fast one. ``noise``: see :meth:`has_capacity`."""
         capacity, pool = self.problem.wants.capacity_rps, self.problem.spots.pool
         least = [capacity[model, pool[held]].min() if held else np.inf for model, held in enumerate(self.replicas_of)]
         rate = np.minimum(self.rate_of_all(), self._best_rps)
-        return np.flatnonzero(rate > np.array(least) * (1 + noise))
+        is_over = rate > np.array(least) * (1 + noise)
+        for model in self.weights:
+            is_over[model] = bool(self.over_capacity(model, noise))
+        return np.flatnonzero(is_over)
 
     def compute_of_all(self) -> Floats:
         """(M, P) the same of every model, with the copies that it has."""
@@ -96,20 +110,55 @@ class Table:
     def compute_in(self, model: int, replicas: Ints | list[int], extra: int = 0) -> Floats:
         """(len(replicas),) the same, by replica: at most all that a replica has."""
         spots = self.problem.spots
-        share: Floats = self.compute_by_pool(model, extra)[spots.pool[replicas]]
+        share: Floats = self.compute_by_pool(model, extra)[spots.pool[replicas]] * self._weight(model, replicas)
         return np.minimum(share, spots.room_compute[replicas])
 
-    def keep(self, models: Ints, replicas: Ints) -> None:
+    def rate_rps(self, model: int, replicas: Ints | list[int]) -> Floats:
+        """(len(replicas),) requests a second that a copy of the model gets there; NaN: unknown demand."""
+        return np.full(len(replicas), self._demand_rps[model] / self.divisor(model)) * self._weight(model, replicas)
+
+    def _weight(self, model: int, replicas: Ints | list[int]) -> Floats | float:
+        weights = self.weights.get(model)
+        if weights is None or math.isnan(self._demand_rps[model]):
+            return 1.0
+        names = replicas if isinstance(replicas, list) else replicas.tolist()
+        return np.array([weights.get(replica, 1.0) for replica in names])
+
+    def weigh(self, model: int, weights: Mapping[int, float]) -> None:
+        """Split the model's requests over its copies by these weights, 1 on average; empty: evenly."""
+        self._journal.append((model, -1, False, self.weights.get(model, {})))
+        self._split(model, weights)
+
+    def _split(self, model: int, weights: Mapping[int, float]) -> None:
+        held = self.replicas_of[model]
+        if not (weights or model in self.weights) or not held:
+            return
+        spots, before = self.problem.spots, self._weight(model, held)
+        if weights:
+            self.weights[model] = weights
+        else:
+            self.weights.pop(model, None)
+        even, room = self.compute_by_pool(model)[spots.pool[held]], spots.room_compute[held]
+        self.free_compute[held] += np.minimum(even * before, room) - np.minimum(even * self._weight(model, held), room)
+
+    def keep(self, models: Ints, replicas: Ints, weights: Floats) -> None:
         """Copies that are there should be, all at once, on a table that has none yet. This cannot be undone."""
         wants, spots, size = self.problem.wants, self.problem.spots, len(self.problem.spots.names)
         for model, replica in zip(models.tolist(), replicas.tolist(), strict=True):
             self.replicas_of[model].append(replica)
             self.models_in[replica].append(model)
             self.going_of[model].remove(replica)
-        divisor = np.maximum(1, np.maximum(wants.copies, np.bincount(models, minlength=len(wants.names))))
+        count = np.bincount(models, minlength=len(wants.names))
+        divisor = np.maximum(1, np.maximum(wants.copies, count))
+        mean = np.bincount(models, weights, len(wants.names)) / np.maximum(count, 1)
+        weight = weights / mean[models]
+        for model in np.unique(models[np.abs(weight - 1) > EQUAL]).tolist():
+            mine = models == model
+            self.weights[model] = dict(zip(replicas[mine].tolist(), weight[mine].tolist(), strict=True))
+        weight[np.isnan(wants.demand_rps[models]) | ~np.isin(models, list(self.weights))] = 1.0
         capacity = np.where(np.isfinite(wants.capacity_rps), wants.capacity_rps, 0.0)[models, spots.pool[replicas]]
         rate = wants.demand_rps[models] / divisor[models]
-        compute = np.where(np.isnan(rate), capacity, rate) * wants.device_s[models, spots.pool[replicas]]
+        compute = np.where(np.isnan(rate), capacity, rate) * wants.device_s[models, spots.pool[replicas]] * weight
         footprint = wants.footprint_bytes[models, spots.pool[replicas]]
         self.free_compute -= np.bincount(replicas, np.minimum(compute, spots.room_compute[replicas]), size)
         self.free_bytes -= np.bincount(replicas, footprint, size)
@@ -117,7 +166,7 @@ class Table:
 
     def add(self, model: int, replica: int) -> None:
         """The copy should be there."""
-        self._journal.append((model, replica, True))
+        self._journal.append((model, replica, True, self.weights.get(model, {})))
         held = self.replicas_of[model]
         if held and self.divisor(model, 1) != self.divisor(model):
             self.free_compute[held] += self.compute_in(model, held) - self.compute_in(model, held, 1)
@@ -132,7 +181,7 @@ class Table:
 
     def remove(self, model: int, replica: int) -> None:
         """The copy should not be there; if it is there now, its memory stays taken for this tick."""
-        self._journal.append((model, replica, False))
+        self._journal.append((model, replica, False, self.weights.get(model, {})))
         held = self.replicas_of[model]
         self.free_compute[replica] += self.compute_in(model, [replica])[0]
         held.remove(replica)
@@ -144,6 +193,9 @@ class Table:
         if (model, replica) in self.present:
             self.going_of.setdefault(model, set()).add(replica)
             self.going_bytes[replica] += footprint
+        if weights := self.weights.get(model):
+            mean = sum(weights.get(other, 1.0) for other in held) / max(1, len(held))
+            self._split(model, {other: weights.get(other, 1.0) / mean for other in held})
 
     def mark(self) -> int:
         """A point to come back to."""
@@ -152,9 +204,11 @@ class Table:
     def undo(self, mark: int) -> None:
         """Take back every change since the mark, but for the order of lists."""
         while len(self._journal) > mark:
-            model, replica, is_added = self._journal.pop()
-            (self.remove if is_added else self.add)(model, replica)
-            self._journal.pop()
+            model, replica, is_added, weights = self._journal.pop()
+            if replica >= 0:
+                (self.remove if is_added else self.add)(model, replica)
+                self._journal.pop()
+            self._split(model, weights)
 
     def switch_on(self, replica: int) -> None:
         """The pool should get this replica."""
@@ -208,8 +262,10 @@ class Table:
 
     def over_capacity(self, model: int, noise: float = SLACK) -> list[int]:
         """The replicas of its copies that get more requests than they can serve within the objective there."""
-        capable = self.has_capacity(model, 0, noise)
-        return [replica for replica in self.replicas_of[model] if not capable[replica]]
+        held = self.replicas_of[model]
+        capacity = self.problem.wants.capacity_rps[model][self.problem.spots.pool[held]]
+        over = np.minimum(self.rate_rps(model, held), self._best_rps[model]) > capacity * (1 + noise)
+        return [replica for replica, is_over in zip(held, over.tolist(), strict=True) if is_over]
 
     def has_compute(self, model: int, extra: int = 1, margin: float = 0.0) -> Flags:
         """(R,) whether the target leaves room for a copy's compute."""

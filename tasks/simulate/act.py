@@ -43,7 +43,7 @@ class Hands:
         while moved and self.waiting:
             moved = False
             for step in list(self.waiting):
-                lane = step.replica or f"pool {step.pool}"
+                lane = step.replica or (f"pool {step.pool}" if step.pool else f"model {step.model}")
                 if self.fleet.now > self.stop_at or any(need in self.failed for need in step.needs):
                     self.waiting.remove(step)
                     self.failed.add(step.id)
@@ -75,14 +75,20 @@ class Hands:
         Raises:
             ImpossibleError: its precondition does not hold.
         """
-        fleet, costs = self.fleet, self.fleet.scenario.costs
+        fleet, model = self.fleet, self.model_by_name.get(step.model, -1)
         if step.kind is StepKind.SCALE_UP:
             fleet.scale(self.pool_by_name[step.pool], step.count)
-            return 0.0
-        model = self.model_by_name.get(step.model, -1)
-        if step.kind is StepKind.UNROUTE and (model, step.replica) in fleet.lost:
+        elif step.kind is StepKind.WEIGH:
+            fleet.weigh(model, {fleet.row_by_name.get(replica, -1): weight for replica, weight in step.weights})
+        elif step.kind is StepKind.UNROUTE and (model, step.replica) in fleet.lost:
             fleet.lost.remove((model, step.replica))
-            return 0.0
+        else:
+            return self._do_there(step, model)
+        return 0.0
+
+    def _do_there(self, step: Step, model: int) -> float:
+        """What is done in a replica."""
+        fleet, costs = self.fleet, self.fleet.scenario.costs
         if (row := fleet.row_by_name.get(step.replica)) is None:
             raise ImpossibleError(f"replica {step.replica} is no longer there")
         if step.kind is StepKind.DRAIN:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -164,7 +164,7 @@ class SimulatedFleet:
             raise ImpossibleError(f"load of {self.scenario.models[model].name}: no replica, no memory, or there")
         copy = self.copies.add(
             state=LOADING, model=model, replica=row, service_s=need.service_ms / 1000, servers=need.instances,
-            cv2=need.service_cv2, device_s=need.device_s_per_request, footprint_bytes=need.footprint_bytes,
+            cv2=need.service_cv2, device_s=need.device_s_per_request, footprint_bytes=need.footprint_bytes, weight=1.0,
         )  # fmt: skip
         self.replicas.used_bytes[row] = used
         self.row_by_copy[model, row] = copy
@@ -179,6 +179,20 @@ class SimulatedFleet:
         """Requests go there from now on, or do so no more."""
         copy = self._find(model, row)
         self.copies.is_routed[copy] = is_routed
+        self.copies.weight[copy] = 1.0
+        self.version += 1
+
+    def weigh(self, model: int, weight_by_row: Mapping[int, float]) -> None:
+        """Requests are split by these weights from now on.
+
+        Raises:
+            ImpossibleError: a copy is not there, or not routed.
+        """
+        weight_by_copy = {self._find(model, row): weight for row, weight in weight_by_row.items()}
+        if not all(self.copies.is_routed[list(weight_by_copy)]):
+            raise ImpossibleError(f"shares of {self.scenario.models[model].name}: a copy is not routed")
+        for copy, weight in weight_by_copy.items():
+            self.copies.weight[copy] = weight
         self.version += 1
 
     def unload(self, model: int, row: int) -> None:

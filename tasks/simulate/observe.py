@@ -34,6 +34,10 @@ REPLICA_STATES = {STARTING: ReplicaState.STARTING, READY: ReplicaState.READY, LE
 COPY_STATES = {LOADING: CopyState.LOADING, LOADED: CopyState.READY, UNLOADING: CopyState.UNLOADING}
 
 
+_CopyKey = tuple[int, str, int, bool, float]
+"""Model, replica, state, whether it is routed, weight."""
+
+
 @dataclass(slots=True, eq=False)
 class Observer:
     """Keeps the history of one run, and makes an Observation of the fleet as it is now."""
@@ -52,7 +56,7 @@ class Observer:
     _names: list[str] = field(default_factory=list)
     _columns: dict[int, pd.Categorical[str]] = field(default_factory=dict)
     """The models' column by rows a model."""
-    _copies: dict[tuple[int, str, int, bool], Copy] = field(default_factory=dict)
+    _copies: dict[_CopyKey, Copy] = field(default_factory=dict)
     _read_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -82,7 +86,7 @@ class Observer:
         pools = tuple(replace(pool, replicas=self.fleet.wanted[i]) for i, pool in enumerate(scenario.pools))
         observation = Observation(
             now=now,
-            fleet=Fleet(scenario.models, pools, self._replicas_now(), copies),
+            fleet=Fleet(scenario.models, pools, self._replicas_now(), copies, scenario.costs.splits_by_weight),
             demand=self._demand(),
             traffic=self._traffic(),
             wanted=self._wanted_frame(),
@@ -187,10 +191,12 @@ class Observer:
     def _copies_now(self) -> tuple[Copy, ...]:
         table = self.fleet.copies
         rows = np.flatnonzero(table.state)
-        columns = (table.model, table.replica, table.state, table.is_routed)
+        columns = (table.model, table.replica, table.state, table.is_routed, table.weight)
         there = [
-            self._copy(model, self.fleet.name_by_row[replica], state, is_routed)
-            for model, replica, state, is_routed in zip(*(column[rows].tolist() for column in columns), strict=True)
+            self._copy((model, self.fleet.name_by_row[replica], state, is_routed, weight))
+            for model, replica, state, is_routed, weight in zip(
+                *(column[rows].tolist() for column in columns), strict=True
+            )
         ]
         lost = [
             Copy(self._names[m], name, CopyState.ABSENT, True, detail="its replica is gone")
@@ -198,10 +204,10 @@ class Observer:
         ]
         return tuple(sorted(there + lost, key=lambda copy: (copy.replica, copy.model)))
 
-    def _copy(self, model: int, replica: str, state: int, is_routed: bool) -> Copy:
-        key = (model, replica, state, is_routed)
+    def _copy(self, key: _CopyKey) -> Copy:
         if key not in self._copies:
-            self._copies[key] = Copy(self._names[model], replica, COPY_STATES[state], is_routed)
+            model, replica, state, is_routed, weight = key
+            self._copies[key] = Copy(self._names[model], replica, COPY_STATES[state], is_routed, weight=weight)
         return self._copies[key]
 
 

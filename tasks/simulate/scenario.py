@@ -41,6 +41,8 @@ class Costs:
     """Until the memory of an unloaded copy is free."""
     is_round_robin: bool = False
     """Whether the gateway takes turns among a model's copies. False: at random, the worse for everybody."""
+    splits_by_weight: bool = False
+    """Whether the gateway sends copies the shares that their weights say. False: all of a model's the same."""
     repair_s: float = 10.0
     """From a replica's death to its replacement being started."""
 

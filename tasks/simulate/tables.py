@@ -82,6 +82,8 @@ class Copies(Table):
     model: Ints = field(default_factory=_ints)
     replica: Ints = field(default_factory=_ints)
     is_routed: Flags = field(default_factory=_flags)
+    weight: Floats = field(default_factory=_floats)
+    """Share of the model's requests relative to its other routed copies."""
     service_s: Floats = field(default_factory=_floats)
     servers: Ints = field(default_factory=_ints)
     cv2: Floats = field(default_factory=_floats)

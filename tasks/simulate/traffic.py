@@ -33,9 +33,10 @@ class Flow:
 
 @dataclass(slots=True, eq=False)
 class Gateway:
-    """It sends each request to one of the model's routed copies, each with the same share: at random as sizing assumes,
-    or in turns as Envoy does unless told otherwise. In turns n copies each get every nth arrival of a Poisson process,
-    whose times between arrivals have a squared coefficient of variation of 1/n."""
+    """It sends each request to one of the model's routed copies, each with the share that its weight says: at random as
+    sizing assumes, or in turns as Envoy does unless told otherwise. In turns n copies of equal weight each get every
+    nth arrival of a Poisson process, whose times between arrivals have a squared coefficient of variation of 1/n, the
+    copy's share."""
 
     fleet: SimulatedFleet
     limits_s: Floats
@@ -53,6 +54,8 @@ class Gateway:
     _may_be_cold: Flags = field(init=False)
     _seen: int = -1
     _live: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _share: Floats = field(default_factory=lambda: np.zeros(0))
+    """(live,): of its model's requests."""
     _routed: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
@@ -66,13 +69,12 @@ class Gateway:
         fleet, copies = self.fleet, self.fleet.copies
         rates = fleet.scenario.demand.at(fleet.now + dt_s / 2)
         self._look(len(rates))
-        live, routed = self._live, self._routed
+        live = self._live
         model = copies.model[live]
-        share = np.divide(rates, routed, out=np.zeros_like(rates), where=routed > 0)
-        rate = np.where(copies.is_routed[live], share[model], 0.0)
+        rate = rates[model] * self._share
         full = copies.servers[live] / copies.service_s[live]
         slow = self._slowed(live, rate, full, dt_s)
-        arrival_cv2 = 1 / np.maximum(routed[model], 1) if fleet.scenario.costs.is_round_robin else 1.0
+        arrival_cv2 = np.where(self._share > 0, self._share, 1.0) if fleet.scenario.costs.is_round_robin else 1.0
         variability = np.maximum((arrival_cv2 + copies.cv2[live]) / 2, LEAST_VARIABILITY)
         stations = Stations(rate, full * slow, copies.servers[live], variability, copies.backlog[live])
         step = advance(stations, dt_s, self.limits_s[:, model], fleet.scenario.costs.timeout_s)
@@ -96,6 +98,9 @@ class Gateway:
             loaded = copies.state == LOADED
             self._live = np.flatnonzero(loaded)
             self._routed = np.bincount(copies.model[loaded & copies.is_routed], minlength=models)
+            weight = np.where(copies.is_routed, copies.weight, 0.0)[self._live]
+            total = np.bincount(copies.model[self._live], weight, models)[copies.model[self._live]]
+            self._share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
 
     def _slowed(self, live: Ints, rate: Floats, full: Floats, dt_s: float) -> Floats:
         """(live,): what is left of each copy's speed where its replica is asked for more device time than it has.

@@ -2,9 +2,10 @@
 
 The instance: demand by Zipf's law with exponent 1, footprints log-normal around 1 GB, four GPU types that differ in
 memory, speed and cost, a target of 0.75 of memory and of compute, and as much demand as about so many replicas serve as
-the size says. Requests are split evenly over a model's copies. Drift: each model's demand by 10 % (standard deviation
-of its logarithm) a tick, the sum unchanged. No tolerance for noise: a replica over its target is relieved in the same
-tick. What Meta's Rebalancer makes of a tick and of the loss of replicas is told beside ours where it is installed."""
+the size says. Drift: each model's demand by 10 % (standard deviation of its logarithm) a tick, the sum unchanged; once
+with requests split evenly over a model's copies, once by weights. No tolerance for noise: a replica over its target is
+relieved in the same tick. What Meta's Rebalancer makes of a tick and of the loss of replicas is told beside ours where
+it is installed."""
 
 from __future__ import annotations
 
@@ -19,9 +20,13 @@ from tasks.decision import Placement, Reason, Sizing
 from tasks.place import place
 from tasks.place.answer import answer
 from tasks.place.bound import market, prices
+from tasks.place.changes import Changes
 from tasks.place.engine import solve
+from tasks.place.keep import keep
 from tasks.place.problem import Problem
 from tasks.place.read import read
+from tasks.place.table import Table
+from tasks.place.weigh import weigh
 from tasks.size.capacity import Capacity
 from tasks.size.home import home
 from tasks.size.queueing import Station
@@ -82,16 +87,18 @@ def sizings(pools: tuple[Pool, ...], models: tuple[Model, ...], demand: NDArray[
 class World:
     """A fleet that does at once what it is told."""
 
-    def __init__(self, pools: tuple[Pool, ...], models: tuple[Model, ...]) -> None:
+    def __init__(self, pools: tuple[Pool, ...], models: tuple[Model, ...], splits_by_weight: bool) -> None:
         self.pools, self.models, self.started = pools, models, 0
+        self.splits_by_weight = splits_by_weight
         self.replicas: list[Replica] = []
-        self.copies: list[tuple[str, str]] = []
+        self.copies: dict[tuple[str, str], float] = {}
+        """The weight of each."""
 
     def seen(self) -> Observation:
         counts = {pool.name: sum(r.pool == pool.name for r in self.replicas) for pool in self.pools}
         pools = tuple(replace(pool, replicas=counts[pool.name]) for pool in self.pools)
-        copies = tuple(Copy(m, r, CopyState.READY, is_routed=True) for m, r in self.copies)
-        return Observation(1e9, Fleet(self.models, pools, tuple(self.replicas), copies))
+        copies = tuple(Copy(m, r, CopyState.READY, is_routed=True, weight=w) for (m, r), w in self.copies.items())
+        return Observation(1e9, Fleet(self.models, pools, tuple(self.replicas), copies, self.splits_by_weight))
 
     def apply(self, placed: Placement) -> None:
         leaving = {name for name, _ in placed.leaving}
@@ -104,19 +111,18 @@ class World:
                 name_by_new[a.replica] = name = f"{pool.name}-{self.started:05d}"
                 self.started += 1
                 self.replicas.append(Replica(name, pool.name, pool.gpu_type, pool.memory_bytes, pool.compute))
-        self.copies = [(a.model, name_by_new.get(a.replica, a.replica)) for a in placed.assignments]
+        self.copies = {(a.model, name_by_new.get(a.replica, a.replica)): a.weight for a in placed.assignments}
 
     def lose(self, share: float) -> int:
         """Every so-many-th replica and its copies; how many copies that is."""
         lost = {r.name for r in self.replicas[:: round(1 / share)]}
         self.replicas = [r for r in self.replicas if r.name not in lost]
         before = len(self.copies)
-        self.copies = [(m, r) for m, r in self.copies if r not in lost]
+        self.copies = {(m, r): weight for (m, r), weight in self.copies.items() if r not in lost}
         return before - len(self.copies)
 
     def loads(self, placed: Placement) -> int:
-        there = set(self.copies)
-        return sum((a.model, a.replica) not in there for a in placed.assignments)
+        return sum((a.model, a.replica) not in self.copies for a in placed.assignments)
 
 
 def cost(pools: tuple[Pool, ...], placed: Placement) -> float:
@@ -142,7 +148,7 @@ def yardsticks(problem: Problem, ours: float) -> str:
 
 def bench(size: tuple[int, int], ticks: int) -> None:
     pools, models, share = instance(*size)
-    total, rng, world = SIZES[size], np.random.default_rng(1), World(*instance(*size)[:2])
+    total, world = SIZES[size], World(pools, models, splits_by_weight=False)
     demand = share * total
     start = perf_counter()
     placed = place(world.seen(), sizings(pools, models, demand), LIMITS)
@@ -153,15 +159,22 @@ def bench(size: tuple[int, int], ticks: int) -> None:
         f"{size[0]} x {size[1]}: from scratch {scratch_s:.2f} s, {len(placed.assignments)} copies, cost over the bound "
         f"{gap:.1%} ({yardsticks(problem, cost(pools, placed))})"
     )
-    world.apply(placed)
-    solve_s, tick_s, loads = [], [], []
+    for splits_by_weight in (False, True):
+        world = World(pools, models, splits_by_weight)
+        world.apply(placed)
+        drift(world, demand, total, ticks)
+
+
+def drift(world: World, demand: NDArray[np.float64], total: float, ticks: int) -> None:
+    """A walk of the demand, the same for each world, and the loss of replicas at its end."""
+    pools, models, rng, problem = world.pools, world.models, np.random.default_rng(1), None
+    solve_s, tick_s, loads, gaps, over = [], [], [], [], []
     for _ in range(ticks):
         demand = demand * np.exp(rng.normal(0, 0.1, len(demand)))
         demand *= total / demand.sum()
         seen, sized = world.seen(), sizings(pools, models, demand)
         start = perf_counter()
-        loads_a_tick = max(LOADS, int(LOADS_SHARE * len(placed.assignments)))
-        problem = replace(read(seen, sized, LIMITS), noise=0.0, loads=loads_a_tick)
+        problem = replace(read(seen, sized, LIMITS), noise=0.0, loads=max(LOADS, int(LOADS_SHARE * len(world.copies))))
         middle = perf_counter()
         table, changes = solve(problem)
         end = perf_counter()
@@ -169,12 +182,16 @@ def bench(size: tuple[int, int], ticks: int) -> None:
         solve_s.append(end - middle)
         tick_s.append(perf_counter() - start)
         loads.append(world.loads(placed) / len(placed.assignments))
+        gaps.append(cost(pools, placed) / prices(problem).bound_per_hour - 1)
+        over.append(over_target(problem))
         world.apply(placed)
-    gap = cost(pools, placed) / prices(problem).bound_per_hour - 1
+    assert problem is not None
+    before, weighed = np.mean(over, axis=0)
     print(
-        f"  {ticks} ticks: p50 {np.median(solve_s) * 1e3:.1f} ms, p99 {np.quantile(solve_s, 0.99) * 1e3:.1f} ms; "
-        f"whole p99 {np.quantile(tick_s, 0.99) * 1e3:.0f} ms; loads {np.mean(loads):.1%} of the copies a tick; "
-        f"cost over the bound {gap:.1%}"
+        f"  {'by weights' if world.splits_by_weight else 'evenly'}, {ticks} ticks: p50 {np.median(solve_s) * 1e3:.1f}, "
+        f"p99 {np.quantile(solve_s, 0.99) * 1e3:.1f} ms; whole p99 {np.quantile(tick_s, 0.99) * 1e3:.0f} ms; loads "
+        f"{np.mean(loads):.2%} of the copies a tick; cost over the bound {np.mean(gaps):.1%}, {gaps[-1]:.1%} at the "
+        f"end; load over target after drift {before:.2%}, with new weights alone {weighed:.2%}"
     )
     print(f"  the last of these again: {side_by_side(problem)}")
     lost = world.lose(0.05)
@@ -184,6 +201,17 @@ def bench(size: tuple[int, int], ticks: int) -> None:
     took_ms = (perf_counter() - start) * 1e3
     print(f"  5 % of replicas lost: {took_ms:.0f} ms, {world.loads(placed) / lost:.2f} loads a copy")
     print(f"  the same again: {side_by_side(replace(read(seen, sized, LIMITS), noise=0.0))}")
+
+
+def over_target(problem: Problem) -> tuple[float, float]:
+    """Share of the load that is over the replicas' targets before anything is done, and with new weights alone."""
+    table, found = Table(problem), []
+    keep(table)
+    for _ in range(2):
+        asked = (problem.spots.room_compute - table.free_compute)[table.is_on].sum()
+        found.append(float(np.maximum(-table.free_compute, 0.0).sum() / asked))
+        weigh(table, Changes())
+    return found[0], found[1]
 
 
 if __name__ == "__main__":

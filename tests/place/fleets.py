@@ -93,9 +93,10 @@ def worlds(draw: st.DrawFn, calm: bool = False) -> World:
     copies = []
     for m, r in sorted(keys):
         state = CopyState.READY if calm else draw(st.sampled_from(COPY_STATES))
-        copies.append(Copy(m, r, state, is_routed=state is CopyState.READY))
+        weight = draw(st.sampled_from((1.0, 1.0, 0.3, 1.8)))
+        copies.append(Copy(m, r, state, is_routed=state is CopyState.READY, weight=weight))
     failures = () if calm or not copies else _failures(draw, copies)
-    fleet = Fleet(known, at, replicas, tuple(copies))
+    fleet = Fleet(known, at, replicas, tuple(copies), splits_by_weight=draw(st.booleans()))
     return Observation(NOW, fleet, load_failures=failures), tuple(draw(sizings(model, at)) for model in known)
 
 
@@ -134,8 +135,8 @@ def applied(seen: Observation, placed: Placement) -> Observation:
             replicas.append(Replica(name, pool.name, pool.gpu_type, pool.memory_bytes, 1.0))
         pools_now.append(replace(pool, replicas=max(count, there)))
     names = {r.name for r in replicas}
-    targets = [(a.model, name_by_new.get(a.replica, a.replica)) for a in placed.assignments]
-    copies = tuple(Copy(m, r, CopyState.READY, is_routed=True) for m, r in targets if r in names)
+    targets = [(a.model, name_by_new.get(a.replica, a.replica), a.weight) for a in placed.assignments]
+    copies = tuple(Copy(m, r, CopyState.READY, is_routed=True, weight=w) for m, r, w in targets if r in names)
     unread = tuple(
         c
         for c in seen.fleet.copies
@@ -147,5 +148,6 @@ def applied(seen: Observation, placed: Placement) -> Observation:
         tuple(pools_now),
         tuple(replicas),
         copies + tuple(c for c in unread if (c.model, c.replica) not in kept),
+        seen.fleet.splits_by_weight,
     )
     return replace(seen, fleet=fleet, load_failures=())

@@ -65,7 +65,8 @@ class World:
 
     def table(self) -> Table:
         table = Table(read(self.seen(), self.sizings(), Limits()))
-        table.keep(table.problem.there.model, table.problem.there.replica)
+        there = table.problem.there
+        table.keep(there.model, there.replica, there.weight)
         return table
 
     def place(self, saving_factor: float = 0.5) -> Placement:

@@ -20,7 +20,8 @@ def table(*copies: str, rps: float = 4.0, failures: tuple[LoadFailure, ...] = ()
     sizings = [Sizing(m, 1, rps, {"small": 20.0}, WHY) for m in "abcde"]
     seen = Observation(NOW, fleet(*copies, pool=POOL, **states), load_failures=failures)
     found = Table(read(seen, sizings, Limits()))
-    found.keep(found.problem.there.model, found.problem.there.replica)
+    there = found.problem.there
+    found.keep(there.model, there.replica, there.weight)
     return found
 
 

@@ -82,7 +82,7 @@ def worlds(draw: st.DrawFn) -> Drawn:
         for replica in replicas
         if draw(st.integers(0, 9)) == 9
     )
-    fleet = Fleet(models, pools, replicas, copies)
+    fleet = Fleet(models, pools, replicas, copies, splits_by_weight=draw(st.booleans()))
     return Drawn(
         observation=Observation(NOW, fleet, load_failures=failures),
         sizings=tuple(draw(_sizing(model, fleet)) for model in models),
@@ -156,7 +156,8 @@ def _copies(draw: st.DrawFn, models: tuple[Model, ...], replicas: tuple[Replica,
             state, is_routed, is_failing = draw(st.sampled_from(LOOKS_BY_STATE[replica.state]))
             if state not in FILLED or need.footprint_bytes <= left:
                 left -= need.footprint_bytes if state in FILLED else 0
-                found.append(Copy(model.name, replica.name, state, is_routed, is_failing))
+                weight = draw(st.sampled_from([1.0, 1.0, 0.2, 1.7])) if is_routed else 1.0
+                found.append(Copy(model.name, replica.name, state, is_routed, is_failing, weight))
         if replica.state is ReplicaState.READY and draw(st.integers(0, 19)) == 19:
             found.append(Copy("zebra", replica.name, READY, is_routed=True))
     return tuple(found)

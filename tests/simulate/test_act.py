@@ -8,6 +8,7 @@ from tasks.decision import Plan, Reason, Step, StepKind
 from tasks.simulate.act import Hands
 from tasks.simulate.fleet import SimulatedFleet
 from tasks.simulate.tables import LOADED
+from tasks.simulate.traffic import Gateway
 from tests.simulate.small import START, flat, model, scenario
 
 WHY = Reason("placed", "test")
@@ -90,3 +91,31 @@ def test_no_step_starts_after_the_time_to_act() -> None:
     )
     made.advance(START + 130)
     assert (hands.done, hands.failed) == ({0}, {1})
+
+
+def test_requests_follow_the_weights() -> None:
+    """5 req/s of a over two copies in 5 s: 12.5 each, then 6.25 and 18.75; a copy that is routed anew weighs 1."""
+    made = fleet(0)
+    made.load(0, 1)
+    made.advance(START + 120)
+    first, second = names(made)
+    gateway = Gateway(made, np.full((1, 3), 0.1), holds_cold=False)
+
+    def served() -> list[float]:
+        made.copies.reset()
+        gateway.step(5.0)
+        return [round(float(made.copies.served[made.row_by_copy[0, row]]), 2) for row in (0, 1)]
+
+    def do(*steps: Step) -> set[int]:
+        return Hands(made, Plan(steps), 120).done
+
+    weigh = Step(0, StepKind.WEIGH, WHY, "a", weights=((first, 0.5), (second, 1.5)))
+    assert served() == [12.5, 12.5]
+    assert do(weigh) == {0}
+    assert served() == [6.25, 18.75]
+    assert do(Step(0, StepKind.UNROUTE, WHY, "a", second)) == {0}
+    assert served() == [25.0, 0.0]
+    assert do(weigh) == set()  # a copy that is not routed
+    assert do(Step(0, StepKind.ROUTE, WHY, "a", second)) == {0}
+    # 0.5 and 1
+    assert served() == [8.33, 16.67]

@@ -1,0 +1,174 @@
+"""Replicas over their compute target are relieved without a load: their copies get a smaller share of their models'
+requests, copies in replicas with room a larger one. Only where the gateway splits requests by weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tasks.decision import Reason
+from tasks.place.changes import Changes
+from tasks.place.problem import Floats, Ints
+from tasks.place.table import SLACK, Table
+
+LEAST = 0.1
+"""Weight of a copy, 1 on average: one that gets hardly a request tells nothing of its queue, and saves little more."""
+HOPS = 2
+"""A replica without room may be relieved first, so that it can take something; so often in a row."""
+NEIGHBOURS = 4
+"""Replicas, the least busy, that are tried for that."""
+SHIFTS = 20
+"""For one replica, at most: what is not mended by so many is not mended by more of the same."""
+
+
+def weigh(table: Table, changes: Changes) -> None:
+    """Equal shares where they fit with room; then shares move to where there is room, of copies over their capacity by
+    more than noise, and of copies in replicas over their target by more, the worst first. No other replica is brought
+    over its target, no copy over its capacity.
+
+    What fits with less room than noise keeps its weights: demand that trembles changes none.
+    """
+    if not table.problem.splits_by_weight:
+        return
+    for model in sorted(table.weights):
+        _even(table, changes, model)
+    spots = table.problem.spots
+    shares = Shares(table, np.zeros(len(spots.names)))
+    for model in table.uneven(table.problem.noise).tolist():
+        if shares.slim(model):
+            why = f"its {table.count(model)} copies get what each can serve within the objective"
+            changes.weighed[model] = Reason("weighed", why)
+    shares.take()
+    limit = -(spots.room_compute * table.problem.noise + SLACK)
+    over = np.flatnonzero(table.is_on & spots.keeps & (table.free_compute < limit))
+    for spot in over[np.argsort(table.free_compute[over], kind="stable")].tolist():
+        busy = f"{spots.names[spot]} is over its compute target by {-table.free_compute[spot]:.2f}"
+        shares.relieve(spot, -float(table.free_compute[spot]))
+        changes.weighed.update(dict.fromkeys(shares.take(), Reason("weighed", busy)))
+
+
+def fit_by_shares(table: Table, changes: Changes, floor: Floats, why: str) -> bool:
+    """After copies came where there was only the memory for them: shift shares until no replica has less compute free
+    than ``floor``, (R,); False: it cannot be done, and what was shifted is for the caller to undo."""
+    if not table.problem.splits_by_weight:
+        return False
+    shares = Shares(table, floor)
+    for spot in np.flatnonzero(table.is_on & (table.free_compute < floor - SLACK)).tolist():
+        shares.relieve(spot, float(floor[spot] - table.free_compute[spot]))
+        if table.free_compute[spot] < floor[spot] - SLACK:
+            return False
+    changes.weighed.update(dict.fromkeys(shares.take(), Reason("weighed", why)))
+    return True
+
+
+def _even(table: Table, changes: Changes, model: int) -> None:
+    """Equal weights, if no replica that gets more then is left with less room than noise."""
+    held = np.array(table.replicas_of[model], dtype=np.int64)
+    mark, before = table.mark(), table.compute_in(model, held)
+    table.weigh(model, {})
+    grown = table.compute_in(model, held) > before
+    noise, spots = table.problem.noise, table.problem.spots
+    has_room = table.free_compute[held] >= spots.room_compute[held] * noise - SLACK
+    fits = has_room & (table.rate_rps(model, held) <= _capacity(table, model, held) * (1 - noise + SLACK))
+    if (fits | ~grown).all():
+        changes.weighed[model] = Reason("evened", f"its {len(held)} copies fit with equal shares, and room")
+    else:
+        table.undo(mark)
+
+
+@dataclass(slots=True, eq=False)
+class Shares:
+    """Shifts shares of models' requests from replica to replica."""
+
+    table: Table
+    floor: Floats
+    """(R,) compute that stays free in a replica that takes more."""
+    shifted: set[int] = field(default_factory=set)
+    left: int = SHIFTS
+
+    def take(self) -> set[int]:
+        """The models whose shares were shifted since the last time."""
+        shifted, self.shifted = self.shifted, set()
+        return shifted
+
+    def relieve(self, spot: int, least: float) -> None:
+        """Take so many device-seconds a second from the replica, as far as possible."""
+        self.left = SHIFTS
+        self._relieve(spot, least, frozenset({spot}))
+
+    def _relieve(self, spot: int, least: float, passed: frozenset[int]) -> None:
+        """To where there is room; then to where others can be moved on from. ``passed``: replicas that are being
+        relieved already."""
+        table = self.table
+        enough = float(table.free_compute[spot]) + least
+        models = [m for m in table.models_in[spot] if table.count(m) > 1 and table.problem.wants.demand_rps[m] > 0]
+        share = {model: float(table.compute_in(model, [spot])[0]) for model in models}
+        models.sort(key=lambda model: (-share[model], model))
+        for model in models:
+            if self._shift(model, spot, enough):
+                return
+        for model in models if len(passed) < HOPS else ():
+            others = [replica for replica in table.replicas_of[model] if replica not in passed]
+            for other in sorted(others, key=lambda replica: (-table.free_compute[replica], replica))[:NEIGHBOURS]:
+                if self.left <= 0:
+                    return
+                self._relieve(other, enough - float(table.free_compute[spot]), passed | {other})
+                if self._shift(model, spot, enough):
+                    return
+
+    def _shift(self, model: int, spot: int, enough: float) -> bool:
+        """Move the model's requests from a replica to the others, to each in proportion to what it can take, until the
+        replica has enough free; whether it has.
+
+        Worked example: 10 req/s too many; others with room for 15 and 5 req/s get 7.5 and 2.5.
+        """
+        table = self.table
+        self.left -= 1
+        need = enough - float(table.free_compute[spot])
+        if need <= SLACK:
+            return True
+        held = np.array(table.replicas_of[model], dtype=np.int64)
+        rate, mine = table.rate_rps(model, held), held == spot
+        takes = self._takes(model, held, rate)
+        takes[mine] = 0.0
+        most = float(rate[mine][0] - LEAST * rate.mean())
+        device_s = max(float(table.problem.wants.device_s[model, table.problem.spots.pool[spot]]), 1e-12)
+        moved = min(need / device_s, most, float(takes.sum()))
+        if moved > SLACK * float(rate.mean()):
+            rate += takes * (moved / takes.sum())
+            rate[mine] -= moved
+            self._split(model, held, rate)
+        return bool(enough - float(table.free_compute[spot]) <= SLACK)
+
+    def slim(self, model: int) -> bool:
+        """Give each copy of the model no more than its capacity, the rest to the others; or change nothing, and False.
+
+        Worked example: 20 req/s over copies of capacity 6 and 20, 10 each: 4 go over, 6 and 14.
+        """
+        held = np.array(self.table.replicas_of[model], dtype=np.int64)
+        rate = self.table.rate_rps(model, held)
+        excess = np.clip(rate - _capacity(self.table, model, held), 0.0, None)
+        takes = self._takes(model, held, rate)
+        if excess.sum() > takes.sum() or (rate - excess < LEAST * rate.mean()).any():
+            return False
+        self._split(model, held, rate - excess + takes * (excess.sum() / takes.sum()))
+        return True
+
+    def _takes(self, model: int, held: Ints, rate: Floats) -> Floats:
+        """(len(held),) requests a second that each copy can take beside what it gets, within its capacity and its
+        replica's target."""
+        table = self.table
+        device_s = np.maximum(table.problem.wants.device_s[model][table.problem.spots.pool[held]], 1e-12)
+        room = (table.free_compute - self.floor)[held] / device_s
+        takes: Floats = np.clip(np.minimum(room, _capacity(table, model, held) - rate), 0.0, None)
+        return takes
+
+    def _split(self, model: int, held: Ints, rate: Floats) -> None:
+        self.table.weigh(model, dict(zip(held.tolist(), (rate / rate.mean()).tolist(), strict=True)))
+        self.shifted.add(model)
+
+
+def _capacity(table: Table, model: int, replicas: Ints) -> Floats:
+    capacity: Floats = table.problem.wants.capacity_rps[model][table.problem.spots.pool[replicas]]
+    return capacity
