@@ -6,7 +6,6 @@ unbiased nor say how sure they are: their errors on the recent past correct them
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,10 +17,10 @@ from tasks.forecast.history import Matrix, mean_of
 DAY_S = 86_400.0
 DAYS = 3
 """Days whose levels are compared with what came after."""
-FORGOTTEN = math.exp(-8)
-"""Below this weight, a bin's that was just observed being 1, a level is not known any more."""
-GROWTH = 64.0
-"""Values grow by e^64 at most in a running sum: from e^-32 to e^32, far within float32."""
+SPAN = 256
+"""Bins whose levels are worked out by one product: the fewest steps in all."""
+SMALL = 250_000
+"""Multiplications that OpenBLAS does without threads: up to 2^18."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,16 +55,23 @@ class Past:
 
     def _levels(self, rate: float) -> Matrix:
         """(models, days before, origins)."""
+        reach = int(8 / rate) + 1  # e^-8 of the weight is left out
+        fading = np.append(np.exp(-rate * np.arange(reach)), 0).astype(np.float32)
         ends = self.origins - self.day * np.arange(DAYS + 1)[:, None]
-        is_observed = np.isfinite(self.demand)
-        if is_observed.all():
-            observed, weights = self.demand, np.ones((1, self.demand.shape[1]), dtype=np.float32)
-        else:
-            observed, weights = np.where(is_observed, self.demand, 0), is_observed.astype(np.float32)
-        weight = _fading_sum(weights, rate, np.maximum(ends, 0))
-        level = _fading_sum(observed, rate, np.maximum(ends, 0))
-        level /= np.where((weight > FORGOTTEN) & (ends >= 0), weight, np.nan)
-        return level
+        place = np.zeros(ends.shape, dtype=np.intp)
+        parts = [np.full((len(self.demand), 1), np.nan, dtype=np.float32)]  # where history does not reach
+        count = 1
+        # ends near each other, of whatever day, share one product over the bins that they reach
+        for start in np.unique(ends[ends >= 0] // SPAN) * SPAN:
+            is_here = (ends >= start) & (ends < start + SPAN)
+            inside = ends[is_here]
+            columns = np.arange(max(0, inside.min() - reach), inside.max() + 1)
+            age = inside[None, :] - columns[:, None]
+            weights = fading[np.minimum(np.where(age < 0, reach, age), reach)]
+            parts.append(_weighted_mean(self.demand[:, columns[0] : columns[-1] + 1], weights))
+            place[is_here] = np.arange(count, count + len(inside))
+            count += len(inside)
+        return np.take(np.concatenate(parts, axis=1), place, axis=1)
 
     def then(self, days: int) -> Matrix:
         """(models, origins): peaks around the time that is forecast, ``days`` before, a quarter horizon each side."""
@@ -88,24 +94,24 @@ def _columns(values: Matrix, columns: NDArray[np.intp]) -> Matrix:
     return taken
 
 
-def _fading_sum(values: Matrix, rate: float, ends: NDArray[np.intp]) -> Matrix:
-    """(models, bins) -> (models, *ends): the sum of all bins up to each end, a bin's weight falling by e^-rate a bin.
+def _weighted_mean(values: Matrix, weights: Matrix) -> Matrix:
+    """(models, bins) x (bins, origins) -> (models, origins), over the bins that were observed."""
+    mean = _product(values, weights / weights.sum(axis=0))
+    if not np.isnan(mean).any():
+        return mean
+    is_observed = np.isfinite(values)
+    weight = _product(is_observed.astype(np.float32), weights)
+    total = _product(np.where(is_observed, values, 0), weights)
+    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
 
-    A plain running sum of growing values, shrunk at its ends; begun anew before the growth overflows. No matrix
-    product: its library's threads and ours would wait for each other.
-    """
-    bins = values.shape[1]
-    span = max(1, int(GROWTH / rate))
-    growth = np.exp(rate * (np.arange(bins) % span - span / 2)).astype(np.float32)
-    sums = values * growth
-    for start in range(0, bins, span):
-        part = sums[:, start : start + span]
-        if start:
-            part[:, 0] += sums[:, start - 1] * np.float32(np.exp(-rate) * growth[start] / growth[start - 1])
-        np.cumsum(part, axis=1, out=part)
-    at_ends = np.take(sums, ends, axis=1)
-    at_ends /= growth[ends]
-    return at_ends
+
+def _product(values: Matrix, weights: Matrix) -> Matrix:
+    """The matrix product, in pieces so small that its library starts no threads, which would wait for ours."""
+    rows = max(1, SMALL // weights.size)
+    product = np.empty((len(values), weights.shape[1]), dtype=np.float32)
+    for start in range(0, len(values), rows):
+        np.matmul(values[start : start + rows], weights, out=product[start : start + rows])
+    return product
 
 
 Forecaster = Callable[[Past], Matrix]
@@ -135,6 +141,24 @@ def smoothing(horizons: float) -> Forecaster:
 def same_time(*days: int) -> Forecaster:
     """Mean demand around this time on earlier days."""
     return lambda past: mean_of([past.then(day) for day in days])
+
+
+def on_the_dot(period_s: float, times: int) -> Forecaster:
+    """Mean demand of the very bin, at its last ``times`` in this period: what a clock starts comes on the dot."""
+
+    def said(past: Past) -> Matrix:
+        period = max(1, round(period_s / past.step_s))
+        newest = -(-past.ahead // period)  # the first that is over at the origin
+        bins = past.origins + past.ahead
+        return mean_of([_columns(past.peaks, bins - period * ago) for ago in range(newest, newest + times)])
+
+    return said
+
+
+def at_most_usual(horizons: float, *days: int) -> Forecaster:
+    """The level, but no more than was usual around this time on earlier days: a crowd goes as it came."""
+    usual = same_time(*days)
+    return lambda past: np.minimum(past.level(horizons), usual(past))
 
 
 def seasonal_difference(horizons: float, *days: int) -> Forecaster:
@@ -168,12 +192,12 @@ FORECASTERS: Mapping[str, Forecaster] = {
     "fast level": smoothing(0.25),
     "level": smoothing(1),
     "slow level": smoothing(4),
-    "same time yesterday": same_time(1),
-    "same time, 3 days": same_time(1, 2, 3),
     "same time, a week": same_time(1, 2, 3, 4, 5, 6, 7),
+    "on the dot, a week": on_the_dot(DAY_S, 7),
+    "on the dot, 6 hours": on_the_dot(3_600.0, 6),
+    "fast level, at most usual": at_most_usual(0.25, 1, 2, 3, 4, 5, 6, 7),
     "seasonal difference": seasonal_difference(1, 1, 2, 3),
     "difference to yesterday": seasonal_difference(1, 1),
-    "daily profile": seasonal_ratio(1, 1, 2, 3),
     "daily profile, fast": seasonal_ratio(0.25, 1, 2, 3),
     "daily profile, slow": seasonal_ratio(4, 1, 2, 3),
 }

@@ -67,8 +67,14 @@ def rolling_peak(values: Matrix, width: int) -> Matrix:
 
 def mean_of(matrices: Sequence[Matrix]) -> Matrix:
     """Mean, cell by cell, of what is not NaN."""
-    total = np.zeros_like(matrices[0])
-    count = np.zeros_like(matrices[0])
+    total = matrices[0].copy()
+    for matrix in matrices[1:]:
+        total += matrix
+    if not np.isnan(total).any():
+        total /= len(matrices)
+        return total
+    total[:] = 0
+    count = np.zeros_like(total)
     for matrix in matrices:
         is_known = np.isfinite(matrix)
         total += np.where(is_known, matrix, 0)

@@ -86,5 +86,5 @@ def test_no_more_history_than_the_tick_reads_is_used() -> None:
         scored = backtest_models(demand, (model,), (pool,), Limits(interval_s=600.0), reach_s)
         return set(scored["forecaster"])
 
-    assert "same time yesterday" in forecasters(3 * 86_400.0)
-    assert "same time yesterday" not in forecasters(6 * 3600.0)
+    assert "same time, a week" in forecasters(3 * 86_400.0)
+    assert "same time, a week" not in forecasters(6 * 3600.0)
