@@ -35,7 +35,7 @@ from tests.benchmarks.replay_optimum import optima
 from tests.benchmarks.replay_rows import Rows
 
 COMPARED = ("many-small", "few-large", "mixed")
-EXTRAS = (0.0, 0.1, 0.25, 0.5)
+EXTRAS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Shares that our decisions without forecasts add to what they saw last."""
 QUANTILES = (0.9, 0.97, 0.99)
 """Of their forecasts, ``limits.quantile``."""
