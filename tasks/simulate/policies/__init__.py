@@ -23,15 +23,15 @@ def peers() -> list[list[Policy]]:
     are such, the boldest first: nobody is judged by a setting that was merely a bad one.
     """
     return [
-        [Everywhere(t, name=f"every model everywhere, HPA at {t:g}") for t in (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15)],
-        [Everywhere(t, True, f"every model everywhere, queue at {t:g}") for t in (0.3, 0.1, 0.03)],
+        [Everywhere(t, name=f"every model everywhere, HPA at {t:g}") for t in (0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)],
+        [Everywhere(t, True, f"every model everywhere, queue at {t:g}") for t in (0.3, 0.1, 0.06, 0.03)],
         [PerModel(t, f"one Deployment a model, HPA at {t:g}") for t in (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)],
         [
             ModelMesh(factor, rpm, f"ModelMesh, {factor:g} x peak, {rpm:g} rpm")
-            for factor in (1.25, 1.75, 2.5)
+            for factor in (0.75, 1.0, 1.25, 1.75, 2.5)
             for rpm in (500.0, 250.0, 125.0, 60.0)
         ],
-        [SageMaker(t, f"SageMaker's target tracking at {t:g}") for t in (0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)],
+        [SageMaker(t, f"SageMaker's target tracking at {t:g}") for t in (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.1)],
         [Dynamo(sla, f"Dynamo's planner a model, at {sla:g}") for sla in (1.0, 0.85, 0.7, 0.5, 0.3, 0.15)],
     ]
 
