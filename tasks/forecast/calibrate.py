@@ -18,9 +18,6 @@ Array = NDArray[np.float32]
 TAIL = 0.95
 """The fleet's tail is taken a twentieth smaller: forecasters are weighted by the same errors, which makes these a bit
 too small."""
-RARELY = 0.65
-"""A model that is asked in a smaller share of the bins is taken for one that is asked in so many: to cover what little
-it is asked would take many times its demand."""
 
 
 def unit(said: Array, level: Array) -> Array:
@@ -31,11 +28,10 @@ def unit(said: Array, level: Array) -> Array:
     return np.sqrt(scaled, out=scaled)
 
 
-def conformal_quantile(errors: Array, quantile: float | Array) -> Array:
+def conformal_quantile(errors: Array, quantile: float) -> Array:
     """The ceil((n + 1) q)-th smallest of the n known errors along the last axis, NaN where n is 0.
 
-    Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005). ``errors`` are sorted, NaN last;
-    ``quantile`` is one for all, or one for each row.
+    Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005). ``errors`` are sorted, NaN last.
     """
     count = np.isfinite(errors).sum(axis=-1)
     if errors.shape[-1] == 0:
@@ -63,21 +59,15 @@ def ranks(errors: Array) -> Array:
     return shares
 
 
-def share_asked(truth: Matrix, errors: Array) -> Array:
-    """(models, 1): share of the outcomes with a known error that were not zero; ``RARELY`` at least."""
-    is_known = np.isfinite(errors)
-    asked = (is_known & (truth > 0)).sum(axis=-1, keepdims=True) / np.maximum(is_known.sum(axis=-1, keepdims=True), 1)
-    share: Array = np.maximum(asked, RARELY).astype(np.float32)
-    return share
-
-
 def fleet_level(of_demand: Array, quantile: float) -> float:
-    """The level at which, over the fleet, this share of the outcomes with demand is covered.
+    """The quantile of each model's errors at which, over the fleet, this share of the outcomes with demand is covered.
 
-    A zero is always covered, so that a model that is asked half of the time, forecast at its 0.9 quantile, is covered
-    in 0.8 of the times that count. So each model is forecast at a quantile of its own: 1 - (1 - level) x share asked.
-    ``of_demand`` are levels, too: those at which the outcomes that were not zero would just have been covered. At most
-    half of the tail is left out: what cannot be covered must not cost the others.
+    ``of_demand`` are the ranks of the outcomes that were not zero. A zero is always covered, so that a model that is
+    asked half of the time, forecast at its 0.9 quantile, is covered in 0.8 of the times that count. At most half of
+    the tail is left out: what is hardly ever asked cannot be covered, and must not cost the others.
+
+    One level for all, though a model that is always asked is so covered more than it need be: with a level for each
+    model's own share of zeros the loss fell by 1 %, but replayed fleets cost 2 to 3 % more and served less in time.
     """
     if of_demand.size == 0:
         return quantile

@@ -20,7 +20,6 @@ from tasks.forecast.calibrate import (
     fleet_level,
     pinball,
     ranks,
-    share_asked,
     unit,
 )
 from tasks.forecast.history import Matrix
@@ -97,10 +96,8 @@ class Spoken:
     upper: Voice
     errors: Array
     """(models, trials): scaled errors of the upper quantile, sorted, NaN last."""
-    share_asked: Array
-    """(models, 1): ``calibrate.share_asked``."""
-    of_demand: Array
-    """The levels at which the outcomes that were not zero would just have been covered."""
+    ranks: Array
+    """Of those errors, the ranks of the outcomes that were not zero."""
 
 
 Judged = tuple[Trial, Verdict, Verdict]
@@ -117,12 +114,11 @@ def combine(blocks: Sequence[Judged], quantile: float, each: Each = map) -> Comb
         trial, at_median, at_upper = block
         upper = _speak(trial, at_upper, fleet_upper, quantile)
         errors = _errors_of(trial, upper)
-        share = share_asked(trial.truth, errors)
-        of_demand = (1 - (1 - ranks(errors)) / share)[(trial.truth > 0) & np.isfinite(errors)]
-        return Spoken(_speak(trial, at_median, fleet_median, 0.5), upper, np.sort(errors, axis=-1), share, of_demand)
+        of_demand = ranks(errors)[(trial.truth > 0) & np.isfinite(errors)]
+        return Spoken(_speak(trial, at_median, fleet_median, 0.5), upper, np.sort(errors, axis=-1), of_demand)
 
     voices = list(each(spoken, blocks))
-    level = fleet_level(np.concatenate([voice.of_demand for voice in voices]), quantile)
+    level = fleet_level(np.concatenate([voice.ranks for voice in voices]), quantile)
     parts = []
     for (trial, at_median, _), voice in zip(blocks, voices, strict=True):
         median, weights = voice.median.said, voice.median.weights
@@ -243,8 +239,7 @@ def _errors_of(trial: Trial, voice: Voice) -> Array:
 def _recalibrated(trial: Trial, voice: Spoken, level: float) -> Array:
     """(models,): the upper quantile corrected by its own errors, as far as there were enough of them."""
     trust = np.minimum(np.isfinite(voice.errors).sum(axis=-1) / OWN_TRIES, 1)
-    own_level = 1 - (1 - level) * voice.share_asked[:, 0]
-    error = np.nan_to_num(conformal_quantile(voice.errors, own_level)) * trust
+    error = np.nan_to_num(conformal_quantile(voice.errors, level)) * trust
     upper = voice.upper.said
     # what only ever saw zeros has no errors, and stays zero
     return corrected(upper, error.astype(np.float32), unit(upper, trial.level))

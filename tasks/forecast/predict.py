@@ -2,6 +2,10 @@
 
 Every forecaster is tried at recent origins, its errors calibrate its quantiles, and the forecasters that lost least
 speak loudest. Nothing is remembered between ticks: the losses are those of the history that is read.
+
+Gradient boosting does not earn its dependency: one model for all series of a trace (LightGBM on what the forecasters
+say, learned on older outcomes) lost 2 % more at the median and 9 % more at the 0.9 quantile, in fifteen cases of five
+traces; its mean with this forecast lost 3 % less at the median, and no less at the 0.9 quantile.
 """
 
 from __future__ import annotations

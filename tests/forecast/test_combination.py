@@ -99,18 +99,6 @@ def test_demand_is_covered_where_a_fleet_is_often_not_asked() -> None:
     assert np.array(covered)[np.array(came) > 0].mean() == pytest.approx(0.9, abs=0.02)
 
 
-def test_who_is_always_asked_is_covered_no_more_because_others_are_not() -> None:
-    rng = np.random.default_rng(13)
-    asked = rng.random((90, 8 * DAY)) < np.repeat([1.0, 0.7, 0.7], 30)[:, None]
-    values = (asked * rng.lognormal(0, 0.5, asked.shape)).astype(np.float32)
-    origins = range(7 * DAY, 8 * DAY - 3, 6)
-    came = np.stack([values[:, origin + 3] for origin in origins], axis=1)
-    upper = np.stack([predict(values[:, : origin + 1], STEP_S, 3).upper_rps for origin in origins], axis=1)
-    # at one level for all it would be 0.92 and 0.89
-    assert (came <= upper)[:30].mean() == pytest.approx(0.9, abs=0.02)
-    assert (came <= upper)[30:][came[30:] > 0].mean() == pytest.approx(0.9, abs=0.02)
-
-
 @pytest.mark.parametrize("noise", ["poisson", "lognormal"])
 def test_upper_quantile_covers_what_it_says(noise: str) -> None:
     rng = np.random.default_rng(3)
