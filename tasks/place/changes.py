@@ -29,6 +29,10 @@ class Changes:
     searches: int = 0
     """For exchanges, so far."""
 
+    def weigh(self, models: Iterable[int], why: str) -> None:
+        """Shares of these models' requests were shifted."""
+        self.weighed.update(dict.fromkeys(models, Reason("weighed", why)))
+
     def move(self, present: Set[CopyKey], moves: Iterable[Move], why: Reason) -> None:
         """The copies have moved, in this order: one may do so more than once. ``present``: those that there are now."""
         for model, source, to in moves:

@@ -9,7 +9,7 @@ from tasks.place.changes import Changes, Move
 from tasks.place.mend import excess, mend
 from tasks.place.seek import find, find_busy
 from tasks.place.table import Table
-from tasks.place.weigh import fit_by_shares
+from tasks.place.weigh import ease
 
 FREE = 0.02
 """Of its target, that a replica keeps free which takes more than it has now: demand that trembles must not bring back
@@ -23,16 +23,15 @@ def clear(table: Table, changes: Changes, spot: int, most: int) -> int | None:
     table.takes[spot] = False
     floor = np.minimum(table.free_compute, FREE * table.problem.spots.room_compute)
     moves = _crowd_out(table, spot)
-    if moves is not None:
-        fit_by_shares(table, changes, floor, f"so that {table.problem.spots.names[spot]} can go")
+    shifted = set() if moves is None else ease(table, floor)
     exchanges = None if moves is None else mend(table, most, np.maximum(before, -FREE))
     if moves is not None and exchanges is not None:
         came = {(model, to) for model, _, to in moves + exchanges if to in table.replicas_of[model]}
         loads = len(came - table.present)
         if loads <= most:
-            changes.move(
-                table.present, moves + exchanges, Reason("moved", f"so that {table.problem.spots.names[spot]} can go")
-            )
+            why = f"so that {table.problem.spots.names[spot]} can go"
+            changes.move(table.present, moves + exchanges, Reason("moved", why))
+            changes.weigh(shifted, why)
             return loads
     table.undo(mark)
     table.takes[spot] = took

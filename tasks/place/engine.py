@@ -26,6 +26,8 @@ SMALL = 2000
 SIZES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
 """Of a replica's compute, that one copy of a hot model may take. Smaller ones fill a replica better, larger ones take
 less memory: which is cheaper depends on what is scarce."""
+HARDLY = 0.02
+"""Share of the fleet's cost that smaller copies may cost more, where shares of requests can shift between them."""
 FEW = 100
 """Models: up to here whole fleets are tried; in a larger fleet the half-empty replica of each pool is a small share."""
 CALM_SHARE = 0.05
@@ -37,7 +39,7 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     table, changes = _start(problem)
     total = int(problem.wants.copies.sum())
     if _missing(table) > max(MANY, MANY_SHARE * total):
-        table, changes = _constructed(problem, SIZES if total <= SMALL else SIZES[:1])
+        table, changes = _constructed(problem, _sizes(problem, total))
     weigh(table, changes)
     fill(table, changes)
     level(table, changes)
@@ -61,8 +63,16 @@ def _start(problem: Problem) -> tuple[Table, Changes]:
     return table, changes
 
 
+def _sizes(problem: Problem, total: int) -> tuple[float, ...]:
+    """Those that are tried, the likeliest first: where shares of requests can shift between them, small ones, which
+    take up drift."""
+    sizes = SIZES[::-1] if problem.splits_by_weight else SIZES
+    return sizes if total <= SMALL else sizes[:1]
+
+
 def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Changes]:
-    """The best of some ways to place many copies: most copies placed, then the cheapest fleet."""
+    """The best of some ways to place many copies: most copies placed, then the cheapest fleet; where shares can shift
+    the first that costs hardly more."""
     worth: Prices = prices(problem)
     found: tuple[tuple[int, float], Table, Changes] | None = None
     for size in sizes:
@@ -70,7 +80,8 @@ def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Cha
         construct(table, changes, worth, size)
         squeeze(table, changes)
         rank = _missing(table) + len(table.uneven()), float(problem.spots.cost_per_hour[table.is_on].sum())
-        if found is None or rank < found[0]:
+        least = (rank[0], rank[1] * (1 + HARDLY * problem.splits_by_weight))
+        if found is None or least < found[0]:
             found = rank, table, changes
     assert found is not None
     (missing, cost), table, changes = found

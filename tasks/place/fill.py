@@ -13,7 +13,7 @@ from tasks.place.changes import Changes
 from tasks.place.mend import make_room
 from tasks.place.seek import find, find_busy, find_slow, grow, refusals, retry_s, spread
 from tasks.place.table import SLACK, Table
-from tasks.place.weigh import fit_by_shares
+from tasks.place.weigh import ease
 
 Rank = tuple[int, int]
 """Worth of a copy, the lesser the more: tier (0 the first copy of a model with demand, 1 its others, 2 a copy that
@@ -58,16 +58,18 @@ def fill(table: Table, changes: Changes) -> None:
 
 def _share(table: Table, changes: Changes, model: int) -> bool:
     """Where there is only the memory, shares of requests may make room for the rest."""
-    if (spot := find_slow(table, model)) is None:
+    if not table.problem.splits_by_weight or (spot := find_slow(table, model)) is None:
         return False
     mark, floor = table.mark(), np.minimum(table.free_compute, 0.0)
     reason = why_here(table, model, spot)
     table.add(model, spot)
-    if fit_by_shares(table, changes, floor, f"so that one more {table.problem.wants.names[model]} fits"):
-        changes.placed[model, spot] = reason
-        return True
-    table.undo(mark)
-    return False
+    shifted = ease(table, floor)
+    if (table.is_on & (table.free_compute < floor - SLACK)).any():
+        table.undo(mark)
+        return False
+    changes.weigh(shifted, f"so that one more {table.problem.wants.names[model]} fits")
+    changes.placed[model, spot] = reason
+    return True
 
 
 def _spread(table: Table, changes: Changes, model: int) -> bool:

@@ -195,7 +195,8 @@ class Table:
             self.going_bytes[replica] += footprint
         if weights := self.weights.get(model):
             mean = sum(weights.get(other, 1.0) for other in held) / max(1, len(held))
-            self._split(model, {other: weights.get(other, 1.0) / mean for other in held})
+            left = {other: weights.get(other, 1.0) / mean for other in held}
+            self._split(model, left if any(abs(weight - 1) > EQUAL for weight in left.values()) else {})
 
     def mark(self) -> int:
         """A point to come back to."""

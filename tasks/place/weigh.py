@@ -37,29 +37,28 @@ def weigh(table: Table, changes: Changes) -> None:
     shares = Shares(table, np.zeros(len(spots.names)))
     for model in table.uneven(table.problem.noise).tolist():
         if shares.slim(model):
-            why = f"its {table.count(model)} copies get what each can serve within the objective"
-            changes.weighed[model] = Reason("weighed", why)
-    shares.take()
+            changes.weigh(
+                shares.take(), f"its {table.count(model)} copies get what each can serve within the objective"
+            )
     limit = -(spots.room_compute * table.problem.noise + SLACK)
     over = np.flatnonzero(table.is_on & spots.keeps & (table.free_compute < limit))
     for spot in over[np.argsort(table.free_compute[over], kind="stable")].tolist():
         busy = f"{spots.names[spot]} is over its compute target by {-table.free_compute[spot]:.2f}"
         shares.relieve(spot, -float(table.free_compute[spot]))
-        changes.weighed.update(dict.fromkeys(shares.take(), Reason("weighed", busy)))
+        changes.weigh(shares.take(), busy)
 
 
-def fit_by_shares(table: Table, changes: Changes, floor: Floats, why: str) -> bool:
+def ease(table: Table, floor: Floats) -> set[int]:
     """After copies came where there was only the memory for them: shift shares until no replica has less compute free
-    than ``floor``, (R,); False: it cannot be done, and what was shifted is for the caller to undo."""
+    than ``floor``, (R,), or one is found for which that cannot be; the models whose shares were shifted."""
     if not table.problem.splits_by_weight:
-        return False
+        return set()
     shares = Shares(table, floor)
     for spot in np.flatnonzero(table.is_on & (table.free_compute < floor - SLACK)).tolist():
         shares.relieve(spot, float(floor[spot] - table.free_compute[spot]))
         if table.free_compute[spot] < floor[spot] - SLACK:
-            return False
-    changes.weighed.update(dict.fromkeys(shares.take(), Reason("weighed", why)))
-    return True
+            break
+    return shares.take()
 
 
 def _even(table: Table, changes: Changes, model: int) -> None:

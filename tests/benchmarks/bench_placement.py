@@ -148,26 +148,28 @@ def yardsticks(problem: Problem, ours: float) -> str:
 
 def bench(size: tuple[int, int], ticks: int) -> None:
     pools, models, share = instance(*size)
-    total, world = SIZES[size], World(pools, models, splits_by_weight=False)
-    demand = share * total
-    start = perf_counter()
-    placed = place(world.seen(), sizings(pools, models, demand), LIMITS)
-    scratch_s = perf_counter() - start
-    problem = read(world.seen(), sizings(pools, models, demand), LIMITS)
-    gap = cost(pools, placed) / prices(problem).bound_per_hour - 1
-    print(
-        f"{size[0]} x {size[1]}: from scratch {scratch_s:.2f} s, {len(placed.assignments)} copies, cost over the bound "
-        f"{gap:.1%} ({yardsticks(problem, cost(pools, placed))})"
-    )
+    demand = share * SIZES[size]
     for splits_by_weight in (False, True):
         world = World(pools, models, splits_by_weight)
+        sized = sizings(pools, models, demand)
+        start = perf_counter()
+        placed = place(world.seen(), sized, LIMITS)
+        scratch_s = perf_counter() - start
+        problem = read(world.seen(), sized, LIMITS)
+        gap = cost(pools, placed) / prices(problem).bound_per_hour - 1
+        told = "" if splits_by_weight else f" ({yardsticks(problem, cost(pools, placed))})"
+        print(
+            f"{size[0]} x {size[1]}, {'by weights' if splits_by_weight else 'evenly'}: from scratch {scratch_s:.2f} s, "
+            f"{len(placed.assignments)} copies, cost over the bound {gap:.1%}{told}"
+        )
         world.apply(placed)
-        drift(world, demand, total, ticks)
+        drift(world, demand, ticks)
 
 
-def drift(world: World, demand: NDArray[np.float64], total: float, ticks: int) -> None:
+def drift(world: World, demand: NDArray[np.float64], ticks: int) -> None:
     """A walk of the demand, the same for each world, and the loss of replicas at its end."""
     pools, models, rng, problem = world.pools, world.models, np.random.default_rng(1), None
+    total = float(demand.sum())
     solve_s, tick_s, loads, gaps, over = [], [], [], [], []
     for _ in range(ticks):
         demand = demand * np.exp(rng.normal(0, 0.1, len(demand)))
@@ -188,7 +190,7 @@ def drift(world: World, demand: NDArray[np.float64], total: float, ticks: int) -
     assert problem is not None
     before, weighed = np.mean(over, axis=0)
     print(
-        f"  {'by weights' if world.splits_by_weight else 'evenly'}, {ticks} ticks: p50 {np.median(solve_s) * 1e3:.1f}, "
+        f"  {ticks} ticks: p50 {np.median(solve_s) * 1e3:.1f}, "
         f"p99 {np.quantile(solve_s, 0.99) * 1e3:.1f} ms; whole p99 {np.quantile(tick_s, 0.99) * 1e3:.0f} ms; loads "
         f"{np.mean(loads):.2%} of the copies a tick; cost over the bound {np.mean(gaps):.1%}, {gaps[-1]:.1%} at the "
         f"end; load over target after drift {before:.2%}, with new weights alone {weighed:.2%}"

@@ -43,7 +43,7 @@ class Case:
 
     @property
     def fleet(self) -> Fleet:
-        found = fleet(*self.copies, pool=self.pool, **self.states)
+        found = replace(fleet(*self.copies, pool=self.pool, **self.states), splits_by_weight=False)
         models = tuple(
             replace(m, priority=self.priority.get(m.name, 0), is_pinned=m.name in self.pinned) for m in found.models
         )

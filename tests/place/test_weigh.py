@@ -20,6 +20,8 @@ from tasks.place.table import Table
 from tasks.place.weigh import weigh
 from tasks.plan import plan
 from tasks.world import Copy, CopyState, Limits, Observation
+from tests.benchmarks.bench_placement import World as Bench
+from tests.benchmarks.bench_placement import cost, instance, sizings
 from tests.plan import MODELS, POOL, WHY, fleet
 from tests.worlds import NOW
 
@@ -205,3 +207,31 @@ def test_a_slow_copy_gets_what_it_can_serve() -> None:
         placed = place(observation, (sizing,), Limits())
         assert {a.replica: a.weight for a in placed.assignments if a.weight != 1.0} == weights
         assert (len(placed.assignments) == 2) == splits_by_weight
+
+
+SURPLUS = {
+    "two are wanted, memory is to spare: the third stays for drift": ("a/a/a", 2, "012", "01"),
+    "beside 300 MB of d 11 % are free: there it goes": ("a/a/a d", 2, "01", "02"),
+    "one is wanted: no share can shift": ("a/a/", 1, "0", "0"),
+}
+
+
+@pytest.mark.parametrize(("layout", "count", "weighed", "even"), SURPLUS.values(), ids=SURPLUS)
+def test_copies_of_a_hot_model_stay_for_drift_where_memory_is_to_spare(
+    layout: str, count: int, weighed: str, even: str
+) -> None:
+    for splits_by_weight, kept in ((True, weighed), (False, even)):
+        world = World(layout, {"a": 8.0, "d": 1.0}, splits_by_weight=splits_by_weight)
+        wanted = (replace(world.sizings()[0], copies=count), *world.sizings()[1:])
+        placed = place(world.seen(), wanted, Limits())
+        assert "".join(a.replica[-1] for a in placed.assignments if a.model == "a") == kept
+
+
+def test_from_scratch_hot_models_get_smaller_copies_that_cost_hardly_more() -> None:
+    pools, models, share = instance(150, 30)
+    sized = sizings(pools, models, share * 3_000.0)
+    even, weighed = (
+        place(Bench(pools, models, splits_by_weight).seen(), sized, Limits()) for splits_by_weight in (False, True)
+    )
+    assert len(weighed.assignments) > len(even.assignments)
+    assert cost(pools, weighed) <= cost(pools, even) * 1.02

@@ -153,7 +153,7 @@ def simulated(config: Config) -> Seen:
         begin + LEAD_S, duration_s() - LEAD_S, warmup_s=quiet_s + LEAD_S,
         limits=config.limits.limits(), history_s=config.metrics.history_s, bin_s=config.metrics.step_s,
         window_s=config.metrics.window_s - SCRAPE_S, recorded_from=begin - NEW_S, lag_s=SCRAPE_S // 2,
-        costs=Costs(step_s=1.0, spread=0.0, is_round_robin=True, drain_s=1.5, unload_s=1.2),
+        costs=Costs(step_s=1.0, spread=0.0, is_round_robin=True, splits_by_weight=True, drain_s=1.5, unload_s=1.2),
     )  # fmt: skip
     policy = Watched(scenario.limits)
     copies = policy.watch()
