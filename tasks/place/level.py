@@ -7,6 +7,7 @@ import numpy as np
 
 from tasks.decision import Reason
 from tasks.place.changes import Changes, Move
+from tasks.place.mend import make_room
 from tasks.place.seek import addable, find, spread
 from tasks.place.table import Table
 
@@ -18,11 +19,17 @@ def level(table: Table, changes: Changes) -> None:
         over = table.over_capacity(model, table.problem.noise)
         why = _why(table, model, over[0])
         ways = sorted((_more(table, model), _moved(table, model, over)), key=lambda moves: len(moves) or np.inf)
+        if not ways[0] and _may_have_more(table, model) and make_room(table, changes, model):
+            continue
         moves = ways[0] or _grown(table, model, over)
         for move in moves:
             _do(table, move)
         code = "replica_wanted" if any(table.problem.spots.is_new[to] for *_, to in moves) else "moved"
         changes.move(table.present, moves, Reason(code, why))
+
+
+def _may_have_more(table: Table, model: int) -> bool:
+    return table.count(model) < int(table.problem.wants.max_copies[model])
 
 
 def _more(table: Table, model: int) -> list[Move]:
