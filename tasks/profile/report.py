@@ -12,7 +12,7 @@ from tasks.config import Config
 from tasks.observe.series import Series
 from tasks.profile import Profiles, with_measured
 from tasks.profile.measure import Measured
-from tasks.record.words import looks
+from tasks.record.rows import looks
 from tasks.size.queueing import Station
 from tasks.size.rules import copies_for
 from tasks.world import Learned, LearnedFootprint, Model
@@ -84,9 +84,9 @@ def _needs(one: Measured, instances: int) -> dict[str, str]:
     footprint = one.footprint_bytes
     load_s, load_spread_s = one.load_s
     return {
-        "memory, MB": "unknown" if footprint is None else f"{footprint[0] / 1e6:.0f} +- {footprint[1] / 1e6:.0f}",
+        "memory, MB": "unknown" if footprint is None else f"{footprint[0] / 1e6:.0f} ± {footprint[1] / 1e6:.0f}",
         "kept after unload, MB": _kept(one),
-        "load, s": f"{load_s:.2f} +- {load_spread_s:.2f}",
+        "load, s": f"{load_s:.2f} ± {load_spread_s:.2f}",
         "service, ms": ", ".join(f"{t.service_ms:.1f} at {t.concurrency}" for t in one.timings),
         "cv2": f"{one.timings[0].latency_cv2:.3f}",
         "full load, req/s": f"{max(t.rps for t in one.timings):.1f} seen, "
@@ -122,7 +122,7 @@ def _in_use(model: Model, gpu_type: str) -> str:
 def _learned(known: Learned | None, footprint: LearnedFootprint | None) -> str:
     said = [] if footprint is None else [looks(footprint)]
     if known is not None:
-        said.append(f"{known.service_ms:.3g} +- {known.spread_ms:.1g} ms over {known.windows} windows")
+        said.append(f"{known.service_ms:.3g} ± {known.spread_ms:.1g} ms over {known.windows} windows")
     return ", ".join(said) or "nothing yet"
 
 

@@ -9,7 +9,9 @@ from time import perf_counter
 from tasks.decision import Tick
 from tasks.place import cost
 from tasks.record import metrics
-from tasks.record.words import demand_rows, one_line, placement_rows, step_rows, summary
+from tasks.record.page import summary
+from tasks.record.rows import demand_rows, placement_rows, step_rows
+from tasks.record.words import one_line
 from tasks.world import Limits
 
 __all__ = ["one_line", "record", "record_refusal"]

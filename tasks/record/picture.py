@@ -22,6 +22,10 @@ PALETTE = (
 """Tableau 10: told apart by most colour-blind readers when each also carries its name, as here."""
 
 
+MOST_REPLICAS = 40
+"""In the picture of the placement: a thousand are not looked at, and would be stored with every tick."""
+
+
 def data_uri(svg: str) -> str:
     """The picture as a Markdown image's address: the UI strips inline SVG, and shows this."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
@@ -49,7 +53,7 @@ def placement_svg(tick: Tick) -> str:
     loads = {(s.model, s.replica) for s in tick.plan.steps if s.kind is StepKind.LOAD}
     unloads = {(s.model, s.replica) for s in tick.plan.steps if s.kind is StepKind.UNLOAD}
     body, y = [], 24.0
-    for replica in sorted(fleet.replicas, key=lambda r: (r.pool, r.name)):
+    for replica in _drawn(tick):
         body.append(_replica_row(fleet, replica, y, (WIDTH - 260) / largest))
         x = 130.0
         for model, copy in _contents(fleet, replica, loads):
@@ -59,7 +63,17 @@ def placement_svg(tick: Tick) -> str:
             x += width
         y += 34
     legend = "solid: serves · pale: does not serve · dashed: to be loaded · struck: to be unloaded · dotted: headroom"
-    return _svg(y + 18, [_text(130, 14, "memory of each replica, and who fills it"), *body, _text(130, y + 8, legend)])
+    more = len(fleet.replicas) - MOST_REPLICAS
+    title = "memory of each replica, and who fills it" + (f" ({more:,} more are not drawn)" if more > 0 else "")
+    return _svg(y + 18, [_text(130, 14, title), *body, _text(130, y + 8, legend)])
+
+
+def _drawn(tick: Tick) -> list[Replica]:
+    """By pool and name; of a large fleet those that a step touches before the others."""
+    touched = {step.replica for step in tick.plan.steps}
+    by_name = sorted(tick.observation.fleet.replicas, key=lambda r: (r.pool, r.name))
+    first = sorted(by_name, key=lambda r: r.name not in touched)[:MOST_REPLICAS]
+    return sorted(first, key=lambda r: (r.pool, r.name))
 
 
 def _replica_row(fleet: Fleet, replica: Replica, y: float, pixels_per_byte: float) -> str:
@@ -111,7 +125,11 @@ def demand_svg(tick: Tick, most: int = 12) -> str:
     and what the copies wanted can serve (dashed)."""
     busiest = sorted(tick.forecasts, key=lambda f: -(f.upper_rps or 0))[:most]
     panels = [_panel(tick, f, (i % 3) * 300.0, (i // 3) * 100.0) for i, f in enumerate(busiest)]
-    return _svg(100 * -(-len(busiest) // 3) or 20, panels)
+    height = 100 * -(-len(busiest) // 3)
+    rest = len(tick.forecasts) - len(busiest)
+    legend = "line: demand · dot and bar: forecast, median to upper quantile · dashed: what the copies wanted can serve"
+    more = f" · {rest:,} more models are not drawn" if rest else ""
+    return _svg(height + 22, [*panels, _text(12, height + 14, legend + more)])
 
 
 def _panel(tick: Tick, forecast: Forecast, x0: float, y0: float) -> str:

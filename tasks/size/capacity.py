@@ -80,7 +80,7 @@ def _source(service_ms: float, known: Learned | None) -> str:
         return f"{service_ms:.3g} ms measured"
     # one significant digit, and never as a power of ten
     spread = f"{known.spread_ms:.0f}" if known.spread_ms >= 1 else f"{known.spread_ms:.1g}"
-    return f"{service_ms:.3g} +- {spread} ms learned over {known.windows} windows"
+    return f"{service_ms:.3g} ± {spread} ms learned over {known.windows} windows"
 
 
 def _capacity(model: Model, need: Need, service_ms: float, source: str) -> Capacity:

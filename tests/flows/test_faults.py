@@ -18,7 +18,7 @@ from infra.local.leftovers import processes
 from tasks.decision import StepKind, Tick
 from tasks.fleets.supervisor import Supervisor
 from tasks.record import one_line
-from tasks.record.words import summary
+from tasks.record.page import summary
 from tests.flows.ticking import configure, flat, is_settled, serving, tick, ticks_until
 from tests.local_fleet import RunningFleet, pid_of, running_fleet, wait_until
 

@@ -24,8 +24,10 @@ from tasks.decision import (
     Tick,
 )
 from tasks.record.metrics import load_failures, registry
+from tasks.record.page import summary
 from tasks.record.picture import demand_svg, placement_svg
-from tasks.record.words import demand_rows, one_line, placement_rows, summary
+from tasks.record.rows import demand_rows, placement_rows
+from tasks.record.words import one_line
 from tasks.world import LearnedFootprint, LoadFailure, Need, Unknown
 from tests.worlds import NOW, observation
 
@@ -105,6 +107,51 @@ def test_page_tells_changes_holds_steps_and_the_unknown_forecast() -> None:
     assert page.count("data:image/svg+xml;base64,") == 2
 
 
+def test_copies_beyond_what_demand_needs_among_which_a_model_is_spread_are_no_change() -> None:
+    """a needs one copy, and keeps the two that serve it, each with a smaller share; b is to go from one to three."""
+    a, b, c = a_tick().sizings
+    where = (("a", "small-0"), ("a", "small-1"), ("b", "small-0"), ("b", "small-1"), ("b", "small-2"))
+    placement = Placement(tuple(Assignment(m, r, KEPT) for m, r in where), {"small": 3})
+    tick = replace(a_tick(), sizings=(replace(a, copies=1), b, c), placement=placement)
+    page = summary(tick)
+    assert "a 2 →" not in page + one_line(tick)
+    assert "- a: `demand`: 20.0 / 18.0 -> 2, spread over 2" in page
+    assert (
+        "- **b 1 → 3 copies** — `demand`: 40.0 req/s / 18.0 a copy within 50 ms at p95 -> 3 copies, spread over 3"
+        in page
+    )
+    assert [(row["copies"], row["wanted"], row["placed"]) for row in demand_rows(tick)] == [
+        (2, 1, 2),
+        (1, 2, 3),
+        (0, 0, 0),
+    ]
+
+
+def test_page_of_a_large_fleet_is_short_and_says_where_the_rest_is() -> None:
+    """60 models, the last one the busiest, and 50 replicas, of which the last one is to load a copy."""
+    seen, plain = observation(), a_tick()
+    models = tuple(replace(seen.fleet.models[0], name=f"m{i}") for i in range(60))
+    replicas = tuple(replace(seen.fleet.replicas[0], name=f"small-{i:02}") for i in range(50))
+    load = Step(1, StepKind.LOAD, WHY, model="m0", replica="small-49")
+    tick = replace(
+        plain,
+        observation=replace(seen, fleet=replace(seen.fleet, models=models, replicas=replicas, copies=())),
+        forecasts=tuple(Forecast(m.name, 1.0, float(i), 60.0, "last_value") for i, m in enumerate(models)),
+        sizings=tuple(Sizing(m.name, 1, 1.0, {"small": 18.0}, WHY) for m in models),
+        plan=Plan((load,)),
+        outcomes=(),
+    )
+    page = summary(tick)
+    assert page.count(" 0 → 1 copies") == 50
+    assert page.count("and 10 more: all are in `reconcile-demand`") == 2, "what changes, and every model"
+    assert "| m59 |" in page
+    assert "| m9 |" not in page
+    words = "".join(ElementTree.fromstring(placement_svg(tick)).itertext())
+    assert "(10 more are not drawn)" in words
+    assert ["small-38" in words, "small-39" in words, "small-49" in words] == [True, False, True]
+    assert "48 more models are not drawn" in demand_svg(tick)
+
+
 def test_page_tells_what_the_fleet_costs_against_the_least_that_it_could() -> None:
     assert "costs" not in summary(a_tick())
     page = summary(replace(a_tick(), cost=FleetCost(3.0, 2.4)))
@@ -120,8 +167,8 @@ def test_page_tells_the_room_that_is_kept_for_a_copy_and_what_it_is_reckoned_fro
     fleet = replace(seen.fleet, models=(a, replace(b, need_by_gpu_type={"small": small, "large": large}), c))
     known = {("b", "large"): LearnedFootprint(168e6, 47e6, 13, NOW)}
     page = summary(replace(a_tick(), observation=replace(seen, fleet=fleet, footprints=known)))
-    assert "| 18.0 | 100 MB | 2 | 2 |" in page
-    assert "| 18.0 | 210 MB / 262 MB | 1 | 2 |" in page
+    assert "| 18.0 | 100 MB | 2 | 2 | 1 |" in page
+    assert "| 18.0 | 210 MB / 262 MB | 1 | 2 | 1 |" in page
     assert (
         "## What a copy takes\n- b: small: 210 MB measured (190 ± 10 MB); large: 262 MB learned, serving 168 ± 47 MB "
         "in 13 looks until 2027-01-15 08:00\n\n"

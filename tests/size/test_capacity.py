@@ -71,13 +71,13 @@ ONCE = 1
         (
             "12 % off is not",
             {"small": Learned(56.0, 12.0, 3), "large": Learned(20.0, 1.0, 2)},
-            (56.0, "56 +- 12 ms learned over 3 windows, 50 declared"),
+            (56.0, "56 ± 12 ms learned over 3 windows, 50 declared"),
             (20.0, "20 ms declared"),
         ),
         (
             "doubled on one: doubled on the other",
             {"small": Learned(100.0, 0.3, 12)},
-            (100.0, "100 +- 0.3 ms learned over 12 windows, 50 declared"),
+            (100.0, "100 ± 0.3 ms learned over 12 windows, 50 declared"),
             (40.0, "40 ms as on other GPU types, 20 declared"),
         ),
         (

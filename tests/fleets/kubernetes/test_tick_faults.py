@@ -16,7 +16,7 @@ from tasks.config import Config, ConfigError, read_config
 from tasks.decision import Result, Tick
 from tasks.fleets import FleetUnreadableError
 from tasks.record import one_line
-from tasks.record.words import summary
+from tasks.record.page import summary
 from tests.fleets.kubernetes.cluster import Cluster, deployment
 from tests.fleets.kubernetes.conftest import demand
 from tests.fleets.kubernetes.control_plane import ControlPlane
