@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count as count_from
 
 from hypothesis import strategies as st
 
@@ -131,7 +132,9 @@ def applied(seen: Observation, placed: Placement) -> Observation:
         count = placed.replicas_by_pool[pool.name] if pool.is_scaled_by_us else pool.replicas
         there = sum(r.pool == pool.name for r in replicas)
         for n in range(1, count - there + 1):
-            name_by_new[f"{pool.name}+{n}"] = name = f"{pool.name}-new{NOW:.0f}-{len(replicas)}"
+            used = {replica.name for replica in replicas}
+            name = next(name for k in count_from(0) if (name := f"{pool.name}-new-{k}") not in used)
+            name_by_new[f"{pool.name}+{n}"] = name
             replicas.append(Replica(name, pool.name, pool.gpu_type, pool.memory_bytes, 1.0))
         pools_now.append(replace(pool, replicas=max(count, there)))
     names = {r.name for r in replicas}
