@@ -122,21 +122,35 @@ def _segment(x: float, y: float, width: float, model: str, fill: str, fate: tupl
 
 def demand_svg(tick: Tick, most: int = 12) -> str:
     """For the ``most`` busiest models: observed demand (line), the forecast's median (dot) to its upper quantile (bar),
-    and what the copies wanted can serve (dashed)."""
+    and what the copies that have a place can serve (dashed)."""
     busiest = sorted(tick.forecasts, key=lambda f: -(f.upper_rps or 0))[:most]
-    panels = [_panel(tick, f, (i % 3) * 300.0, (i // 3) * 100.0) for i, f in enumerate(busiest)]
+    capacity = _capacity_rps(tick)
+    panels = [_panel(tick, f, capacity[f.model], ((i % 3) * 300.0, (i // 3) * 100.0)) for i, f in enumerate(busiest)]
     height = 100 * -(-len(busiest) // 3)
     rest = len(tick.forecasts) - len(busiest)
-    legend = "line: demand · dot and bar: forecast, median to upper quantile · dashed: what the copies wanted can serve"
+    legend = "line: demand · dot and bar: forecast, median to upper quantile · dashed: what the copies placed can serve"
     more = f" · {rest:,} more models are not drawn" if rest else ""
     return _svg(height + 22, [*panels, _text(12, height + 14, legend + more)])
 
 
-def _panel(tick: Tick, forecast: Forecast, x0: float, y0: float) -> str:
+def _capacity_rps(tick: Tick) -> dict[str, float]:
+    """By model: each copy that has a place serves what its GPU type allows."""
+    fleet = tick.observation.fleet
+    gpu_type_by_replica = {replica.name: replica.gpu_type for replica in fleet.replicas}
+    by_gpu_type = {sizing.model: sizing.capacity_rps_by_gpu_type for sizing in tick.sizings}
+    found = dict.fromkeys(by_gpu_type, 0.0)
+    for a in tick.placement.assignments:
+        gpu_type = gpu_type_by_replica.get(a.replica)
+        if gpu_type is None:  # one that is still to be started
+            gpu_type = fleet.pool_by_name[a.replica.rpartition("+")[0]].gpu_type
+        found[a.model] += by_gpu_type[a.model].get(gpu_type, 0)
+    return found
+
+
+def _panel(tick: Tick, forecast: Forecast, capacity_rps: float, corner: tuple[float, float]) -> str:
+    x0, y0 = corner
     seen = tick.observation.demand
     rows = seen[seen["model"] == forecast.model].tail(120)
-    sizing = next((s for s in tick.sizings if s.model == forecast.model), None)
-    capacity = sizing.copies * min(sizing.capacity_rps_by_gpu_type.values(), default=0) if sizing else 0
     top = max(float(rows["demand_rps"].max()) if len(rows) else 0, forecast.upper_rps or 0, 1e-9) * 1.15
     now = tick.observation.now
     start = float(rows["time"].min()) if len(rows) else now - 1
@@ -156,8 +170,8 @@ def _panel(tick: Tick, forecast: Forecast, x0: float, y0: float) -> str:
     if upper is not None and median is not None:
         parts.append(f'<path d="M{x0 + 258:.0f} {at(median):.1f}V{at(upper):.1f}" stroke="#f28e2b" stroke-width="5"/>')
         parts.append(f'<circle cx="{x0 + 258:.0f}" cy="{at(median):.1f}" r="3.5" fill="#e15759"/>')
-    if 0 < capacity < top:
-        parts.append(f'<path d="M{x0 + 12:.0f} {at(capacity):.1f}h255" stroke="#59a14f" stroke-dasharray="4 3"/>')
+    if 0 < capacity_rps < top:
+        parts.append(f'<path d="M{x0 + 12:.0f} {at(capacity_rps):.1f}h255" stroke="#59a14f" stroke-dasharray="4 3"/>')
     says = "unknown" if upper is None else f"{median or 0:.1f} to {upper:.1f} req/s"
     title = _text(x0 + 12, y0 + 15, f"{forecast.model}: {says}", 'font-weight="bold"')
     return title + f'<path d="M{x0 + 12:.0f} {y0 + 84:.0f}h255" stroke="#ccc"/>' + "".join(parts)

@@ -28,7 +28,7 @@ from tasks.record.page import summary
 from tasks.record.picture import demand_svg, placement_svg
 from tasks.record.rows import demand_rows, placement_rows
 from tasks.record.words import one_line
-from tasks.world import LearnedFootprint, LoadFailure, Need, Unknown
+from tasks.world import LearnedFootprint, LoadFailure, Need, Pool, Unknown
 from tests.worlds import NOW, observation
 
 WHY = Reason("demand", "40.0 req/s / 18.0 a copy within 50 ms at p95 -> 3 copies")
@@ -110,7 +110,7 @@ def test_page_tells_changes_holds_steps_and_the_unknown_forecast() -> None:
 def test_copies_beyond_what_demand_needs_among_which_a_model_is_spread_are_no_change() -> None:
     """a needs one copy, and keeps the two that serve it, each with a smaller share; b is to go from one to three."""
     a, b, c = a_tick().sizings
-    where = (("a", "small-0"), ("a", "small-1"), ("b", "small-0"), ("b", "small-1"), ("b", "small-2"))
+    where = (("a", "small-0"), ("a", "small-1"), ("b", "small-0"), ("b", "small-1"), ("b", "small+1"))
     placement = Placement(tuple(Assignment(m, r, KEPT) for m, r in where), {"small": 3})
     tick = replace(a_tick(), sizings=(replace(a, copies=1), b, c), placement=placement)
     page = summary(tick)
@@ -127,6 +127,22 @@ def test_copies_beyond_what_demand_needs_among_which_a_model_is_spread_are_no_ch
     ]
 
 
+def test_picture_of_demand_tells_what_the_copies_placed_can_serve() -> None:
+    """b is forecast to 40 req/s: a small copy serves 18, and one more in a large replica that is still to come 30."""
+    small, large = Assignment("b", "small-0", KEPT), Assignment("b", "large+1", KEPT)
+    plain, dashes = a_tick(), 'stroke-dasharray="4 3"'
+    pools = (*plain.observation.fleet.pools, Pool("large", "large", 10**9, min_replicas=0, max_replicas=1, replicas=0))
+    b = replace(plain.sizings[1], capacity_rps_by_gpu_type={"small": 18.0, "large": 30.0})
+    tick = replace(
+        plain,
+        observation=replace(plain.observation, fleet=replace(plain.observation.fleet, pools=pools)),
+        forecasts=plain.forecasts[1:2],
+        sizings=(b,),
+    )
+    assert dashes in demand_svg(replace(tick, placement=Placement((small,), {})))
+    assert dashes not in demand_svg(replace(tick, placement=Placement((small, large), {}))), "18 + 30 > 1.15 * 40"
+
+
 def test_page_of_a_large_fleet_is_short_and_says_where_the_rest_is() -> None:
     """60 models, the last one the busiest, and 50 replicas, of which the last one is to load a copy."""
     seen, plain = observation(), a_tick()
@@ -138,6 +154,7 @@ def test_page_of_a_large_fleet_is_short_and_says_where_the_rest_is() -> None:
         observation=replace(seen, fleet=replace(seen.fleet, models=models, replicas=replicas, copies=())),
         forecasts=tuple(Forecast(m.name, 1.0, float(i), 60.0, "last_value") for i, m in enumerate(models)),
         sizings=tuple(Sizing(m.name, 1, 1.0, {"small": 18.0}, WHY) for m in models),
+        placement=Placement((), {"small": 50}),
         plan=Plan((load,)),
         outcomes=(),
     )
