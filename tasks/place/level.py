@@ -13,15 +13,17 @@ from tasks.place.table import Table
 
 
 def level(table: Table, changes: Changes) -> None:
-    """Move them to where they can, or give the model so many copies that all can, whichever takes fewer loads; else a
-    replica is added for one of them, the cheapest. By more than noise only: demand that trembles moves nothing."""
+    """Move them to where they can, or give the model so many copies that all can, whichever takes fewer loads; else one
+    more, so that each gets less; else a replica is added for one of them, the cheapest. By more than noise only: demand
+    that trembles moves nothing."""
     for model in table.uneven(table.problem.noise).tolist():
         over = table.over_capacity(model, table.problem.noise)
         why = _why(table, model, over[0])
         ways = sorted((_more(table, model), _moved(table, model, over)), key=lambda moves: len(moves) or np.inf)
-        if not ways[0] and _may_have_more(table, model) and make_room(table, changes, model):
+        moves = ways[0] or _one_more(table, model)
+        if not moves and _may_have_more(table, model) and make_room(table, changes, model):
             continue
-        moves = ways[0] or _grown(table, model, over)
+        moves = moves or _grown(table, model, over)
         for move in moves:
             _do(table, move)
         code = "replica_wanted" if any(table.problem.spots.is_new[to] for *_, to in moves) else "moved"
@@ -54,11 +56,16 @@ def _moved(table: Table, model: int, over: list[int]) -> list[Move]:
     return moves
 
 
+def _one_more(table: Table, model: int) -> list[Move]:
+    to = find(table, model) if _may_have_more(table, model) else None
+    return [] if to is None else [(model, -1, to)]
+
+
 def _grown(table: Table, model: int, over: list[int]) -> list[Move]:
     """One move into the cheapest replica that a pool could add, or one copy more there; empty: there is none."""
     found = []
     for source in [-1] if table.problem.wants.is_pinned[model] else [-1, *over]:
-        is_more = source < 0 and table.count(model) < table.problem.wants.max_copies[model]
+        is_more = source < 0 and _may_have_more(table, model)
         if is_more or source >= 0:
             to = addable(table, model, is_ours=True, extra=int(is_more))
             found += [] if to is None else [(table.problem.spots.cost_per_hour[to], (model, source, to))]

@@ -1,5 +1,6 @@
 """Copies that get more than they can serve on their GPU type. Slow replicas serve 10 req/s of a model within its
-objective and cost 1 an hour, fast ones 40 and 5; requests are split evenly; compute is plenty unless said otherwise."""
+objective and cost 1 an hour, fast ones 40 and 5; requests are split evenly; compute is plenty; the budget leaves
+nothing for exchanges."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def placed(layout: str, rps: float, most: tuple[int, int], max_copies: int = 8, 
     )  # fmt: skip
     seen = Observation(NOW, Fleet((model,), pools, replicas, copies))
     sizings = (Sizing("m", 1, rps, CAPACITY_RPS, WHY),)
-    answer = place(seen, sizings, Limits())
+    answer = place(seen, sizings, Limits(budget=1))
     assert broken(seen, sizings, answer) == []
     return answer
 
@@ -69,6 +70,13 @@ def test_a_copy_gets_no_more_than_it_can_serve_where_it_is(
 def test_a_pinned_copy_stays_and_another_one_comes() -> None:
     answer = placed("slow+ fast", 20.0, (1, 1), pinned="m")
     assert sorted(a.replica for a in answer.assignments) == ["fast-1", "slow-0"]
+
+
+def test_a_pinned_copy_that_gets_too_much_gets_help_from_what_is_there_before_a_replica_is_added() -> None:
+    """15 each are too many for the slow one and not for the fast one, which is there already."""
+    answer = placed("slow+ fast", 30.0, (1, 2), pinned="m")
+    assert sorted(a.replica for a in answer.assignments) == ["fast-1", "slow-0"]
+    assert answer.replicas_by_pool == {"slow": 1, "fast": 1}
 
 
 def test_the_policy_allows_no_second_copy_so_it_moves() -> None:
