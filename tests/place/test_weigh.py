@@ -1,8 +1,8 @@
 """Shares of requests: what moves, how far, and what needs a load all the same.
 
 Replicas of 500 MB and 1 device-second a second, 10 % of both stay free; a request takes 50 ms. So 18 req/s, of whatever
-models, fill a replica to its target; up to 18.9 are noise. A copy serves 20 req/s unless said otherwise. Models a to e
-take 100, 200, 400, 300 and 100 MB.
+models, fill a replica to its target; up to 18.9 are noise, and up to 17.1 shares fill it. A copy serves 40 req/s unless
+said otherwise, 24 of them by shares. Models a to e take 100, 200, 400, 300 and 100 MB.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class World:
 
     layout: str
     rps: dict[str, float | None]
-    capacity_rps: float = 20.0
+    capacity_rps: float = 40.0
     splits_by_weight: bool = True
     least_replicas: int = 3
 
@@ -72,18 +72,21 @@ def rates(table: Table, model: str) -> list[float]:
 SHIFTED = {
     "7 + 14 are 3 over 18: where 7 are, there is room": (World("a b/a/", {"a": 14.0, "b": 14.0}), {"a": [4.0, 10.0]}),
     "to each in proportion to its room, 6 and 3": (
-        World("a b/a e/a c", {"a": 21.0, "b": 14.0, "e": 5.0, "c": 8.0}),
+        World("a b/a e/a c", {"a": 21.0, "b": 14.0, "e": 4.1, "c": 7.1}),
         {"a": [4.0, 9.0, 8.0]},
     ),
-    "up to what a copy can serve: 8": (World("a b/a/", {"a": 14.0, "b": 14.0}, capacity_rps=8.0), {"a": [6.0, 8.0]}),
+    "up to 0.6 of what a copy can serve: 9": (
+        World("a b/a/", {"a": 14.0, "b": 14.0}, capacity_rps=15.0),
+        {"a": [5.0, 9.0]},
+    ),
     "a tenth of its mean stays: 0.7 of 7": (World("a b/a/", {"a": 14.0, "b": 17.5}), {"a": [0.7, 13.3]}),
     "4.5 + 12 + 5 are 3.5 over: 2 of the larger one, for which there is room, then 1.5 of the other": (
-        World("a b e/a/b d", {"a": 9.0, "b": 24.0, "e": 5.0, "d": 4.0}),
+        World("a b e/a/b d", {"a": 9.0, "b": 24.0, "e": 5.0, "d": 3.1}),
         {"a": [3.0, 6.0], "b": [10.0, 14.0]},
     ),
-    "a full replica hands on 3 of c to take 3 of a": (
+    "a full replica hands on 3 of c to take 2.1 of a": (
         World("a b/a c/c", {"a": 14.0, "b": 14.0, "c": 22.0}),
-        {"a": [4.0, 10.0], "c": [8.0, 14.0]},
+        {"a": [4.9, 9.1], "c": [8.0, 14.0]},
     ),
     "from the weights that there are: 4 and 10, now 3 more over": (
         World("a=0.571 b/a=1.429/", {"a": 14.0, "b": 17.0}),
@@ -173,9 +176,9 @@ def test_the_next_tick_finds_nothing_to_do() -> None:
 
 
 def test_one_more_copy_fits_by_other_shares() -> None:
-    """Only where a and b are is there the memory for e, and 6 + 6 + 8 are 2 over. So 2 of a go where 6 + 10 are: no
+    """Only where a and b are is there the memory for e, and 6 + 6 + 8 are 2 over. So 2 of a go where 6 + 9 are: no
     replica is added, nothing else is loaded."""
-    full = World("a b/a c/c", {"a": 12.0, "b": 6.0, "c": 20.0, "e": 8.0})
+    full = World("a b/a c/c", {"a": 12.0, "b": 6.0, "c": 18.0, "e": 8.0})
     weights, steps = outcome(full)
     assert weights == {"a small-0": 0.667, "a small-1": 1.333}
     assert steps == ["load e small-0", "route e small-0", "weigh a: small-0 0.667, small-1 1.333"]
@@ -207,24 +210,6 @@ def test_a_slow_copy_gets_what_it_can_serve() -> None:
         placed = place(observation, (sizing,), Limits())
         assert {a.replica: a.weight for a in placed.assignments if a.weight != 1.0} == weights
         assert (len(placed.assignments) == 2) == splits_by_weight
-
-
-SURPLUS = {
-    "two are wanted, memory is to spare: the third stays for drift": ("a/a/a", 2, "012", "01"),
-    "beside 300 MB of d 11 % are free: there it goes": ("a/a/a d", 2, "01", "02"),
-    "one is wanted: no share can shift": ("a/a/", 1, "0", "0"),
-}
-
-
-@pytest.mark.parametrize(("layout", "count", "weighed", "even"), SURPLUS.values(), ids=SURPLUS)
-def test_copies_of_a_hot_model_stay_for_drift_where_memory_is_to_spare(
-    layout: str, count: int, weighed: str, even: str
-) -> None:
-    for splits_by_weight, kept in ((True, weighed), (False, even)):
-        world = World(layout, {"a": 8.0, "d": 1.0}, splits_by_weight=splits_by_weight)
-        wanted = (replace(world.sizings()[0], copies=count), *world.sizings()[1:])
-        placed = place(world.seen(), wanted, Limits())
-        assert "".join(a.replica[-1] for a in placed.assignments if a.model == "a") == kept
 
 
 def test_from_scratch_hot_models_get_smaller_copies_that_cost_hardly_more() -> None:
