@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fleets", default=",".join(COMPARED), help=f"of {', '.join(FLEETS)} (%(default)s)")
     parser.add_argument("--hours", type=float, default=24.0, help="scored (%(default)s)")
-    parser.add_argument("--days", type=float, default=3.0, help="of the trace before, as history (%(default)s)")
+    parser.add_argument("--days", type=float, default=3.0, help="into the traces, where scoring starts (%(default)s)")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="keep each finished run there, and run none again")
     parser.add_argument("--peers-only", action="store_true", help="leave out ours")
     parser.add_argument("--picture", type=Path, metavar="FOLDER", help="write a picture of each fleet there")
