@@ -7,12 +7,17 @@ import numpy as np
 
 from tasks.place.changes import Changes
 from tasks.place.fill import why_here
-from tasks.place.seek import find
+from tasks.place.seek import find, spread
 from tasks.place.table import Table
+
+PARTS = 16
+"""Smaller copies in the place of one, at most: what the hottest model's copies leave free in each replica is enough for
+many of the next one."""
 
 
 def squeeze(table: Table, changes: Changes) -> None:
-    """Empty and drop new replicas of ours, the emptiest for their cost first, as long as their copies fit elsewhere."""
+    """Empty and drop new replicas of ours, the emptiest for their cost first, as long as their copies fit elsewhere, a
+    hot one's as smaller ones."""
     spots = table.problem.spots
     new = np.flatnonzero(table.is_on & spots.is_new & spots.is_ours)
     memory = 1 - table.free_bytes[new] / np.maximum(spots.room_bytes[new], 1.0)
@@ -30,13 +35,16 @@ def _drop(table: Table, changes: Changes, spot: int) -> bool:
     table.takes[spot] = False
     moves: list[tuple[int, int]] = []
     for model in sorted(table.models_in[spot], key=lambda model: (-footprint[model], model)):
-        if (to := find(table, model, extra=0)) is None:
+        one = find(table, model, extra=0)
+        table.remove(model, spot)
+        into = [one] if one is not None else spread(table, model, PARTS) if table.is_hot[model] else []
+        if not into:
             table.undo(mark)
             table.takes[spot] = True
             return False
-        table.remove(model, spot)
-        table.add(model, to)
-        moves.append((model, to))
+        for to in into:
+            table.add(model, to)
+            moves.append((model, to))
     for model, to in moves:
         changes.placed.pop((model, spot), None)
         changes.placed[model, to] = why_here(table, model, to)
