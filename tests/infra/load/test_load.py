@@ -131,7 +131,8 @@ def test_marks_come_in_time_and_a_failing_one_does_not_stop_the_load() -> None:
         report = asyncio.run(run(profile, gateway.url, Options(on_mark=act)))
     assert [str(mark) for mark in marks] == ["kill small-0", "say hello"]
     assert report.succeeded == 20
-    assert report.notes == ("mark kill small-0 at 0 s failed: RuntimeError: no such replica",)
+    # on a busy machine there is also a note that the generator was late
+    assert "mark kill small-0 at 0 s failed: RuntimeError: no such replica" in report.notes
 
 
 def test_in_the_background_it_reports_marks_and_progress_and_stops_early() -> None:
