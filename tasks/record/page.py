@@ -108,17 +108,33 @@ def _shares(tick: Tick) -> list[str]:
 
 def _models(tick: Tick) -> str:
     """Numbers, the busiest first, then the reasons of those that do not change: those that do are told first."""
-    counts = ("copies", "wanted", "placed")
-    numbers = ("model", "demand req/s", "forecast", "upper", "a copy serves", "a copy takes", *counts)
     upper_by_model = {forecast.model: forecast.upper_rps or 0.0 for forecast in tick.forecasts}
-    rows = [{name: row[name] for name in numbers} for row in demand_rows(tick)]
-    rows.sort(key=lambda row: -upper_by_model[row["model"]])
-    for row in rows[:MOST]:
-        row["a copy takes"] = _room(tick, row["model"])
+    rows = sorted(demand_rows(tick), key=lambda row: -upper_by_model[row["model"]])
     sizing_by_model, placed, changes = {s.model: s for s in tick.sizings}, placed_copies(tick), changed_copies(tick)
     stays = [row["model"] for row in rows[:MOST] if row["model"] not in changes]
     why = "\n".join(f"- {model}: {_sized(sizing_by_model[model], placed[model])}" for model in stays)
-    return "\n\n".join(filter(None, (_table(rows, "reconcile-demand"), why)))
+    table = _table([_narrow(tick, row) for row in rows], "reconcile-demand")
+    return "\n\n".join(filter(None, (READ, table, why)))
+
+
+READ = (
+    "Requests a second seen and forecast (median to upper quantile), what a copy serves of them and takes, "
+    "copies that serve, are wanted and have a place:"
+)
+
+
+def _narrow(tick: Tick, row: Row) -> Row:
+    """A model's numbers under short names: the UI cuts a table that is wider than its page."""
+    return {
+        "model": row["model"],
+        "req/s": row["demand req/s"],
+        "forecast": row["forecast"] if row["forecast"] == row["upper"] else f"{row['forecast']} to {row['upper']}",
+        "serves": row["a copy serves"],
+        "takes": _room(tick, row["model"]),
+        "copies": row["copies"],
+        "wanted": row["wanted"],
+        "placed": row["placed"],
+    }
 
 
 def _footprints(tick: Tick) -> list[str]:
@@ -136,9 +152,10 @@ def _seconds(tick: Tick) -> str:
 
 
 def _room(tick: Tick, model: str) -> str:
-    """The room that is kept for a copy, on each GPU type where that differs."""
+    """The room that is kept for a copy: the least and the most of the GPU types."""
     needs = tick.observation.fleet.model_by_name[model].need_by_gpu_type.values()
-    return " / ".join(dict.fromkeys(f"{need.footprint_bytes / 1e6:.0f} MB" for need in needs))
+    rooms = sorted(need.footprint_bytes / 1e6 for need in needs)
+    return "-".join(dict.fromkeys(f"{room:.0f}" for room in (rooms[0], rooms[-1]))) + " MB"
 
 
 def _listed(lines: Sequence[str], artifact: str = "") -> str:

@@ -185,7 +185,7 @@ def test_page_tells_the_room_that_is_kept_for_a_copy_and_what_it_is_reckoned_fro
     known = {("b", "large"): LearnedFootprint(168e6, 47e6, 13, NOW)}
     page = summary(replace(a_tick(), observation=replace(seen, fleet=fleet, footprints=known)))
     assert "| 18.0 | 100 MB | 2 | 2 | 1 |" in page
-    assert "| 18.0 | 210 MB / 262 MB | 1 | 2 | 1 |" in page
+    assert "| 18.0 | 210-262 MB | 1 | 2 | 1 |" in page
     assert (
         "## What a copy takes\n- b: small: 210 MB measured (190 ± 10 MB); large: 262 MB learned, serving 168 ± 47 MB "
         "in 13 looks until 2027-01-15 08:00\n\n"
