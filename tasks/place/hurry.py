@@ -7,6 +7,7 @@ import numpy as np
 
 from tasks.decision import Reason
 from tasks.place.changes import Changes
+from tasks.place.fill import why_here
 from tasks.place.problem import Ints
 from tasks.place.seek import find, find_urgent
 from tasks.place.table import Table
@@ -22,13 +23,15 @@ def hurry(table: Table, changes: Changes) -> None:
     for model in _short(table).tolist():
         there, wanted = table.count(model), int(wants.copies[model])
         while table.count(model) < ENOUGH * wanted and len(changes.placed) < table.problem.loads:
-            if (spot := find(table, model)) is None:
-                if (spot := find_urgent(table, model)) is None:
-                    break
+            if (spot := find(table, model)) is not None:
+                changes.placed[model, spot] = why_here(table, model, spot)
+            elif (spot := find_urgent(table, model)) is not None:
+                why = f"at once, into the headroom of {names[spot]}: {there} of {wanted} copies are there"
+                changes.placed[model, spot] = Reason("placed", why)
                 changes.urgent.add((model, spot))
+            else:
+                break
             table.add(model, spot)
-            where = f"into the headroom of {names[spot]}" if (model, spot) in changes.urgent else f"into {names[spot]}"
-            changes.placed[model, spot] = Reason("placed", f"at once, {where}: {there} of {wanted} copies are there")
 
 
 def _short(table: Table) -> Ints:
