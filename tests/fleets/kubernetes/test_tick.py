@@ -43,7 +43,7 @@ def test_models_move_and_pools_scale_by_three_and_no_request_fails(stage: Stage,
             assert stage.tick(moved).plan.steps == ()
             time.sleep(DELAY_S)
     assert [line for tick in ticks for line in failed(tick)] == []
-    assert kinds(*ticks) == set(StepKind)
+    assert kinds(*ticks) == set(StepKind) - {StepKind.WEIGH}, "its gateway splits evenly"
     assert gateway.wrong == set()
     assert set(gateway.statuses) == {200}
     assert gateway.statuses[200] > 300
