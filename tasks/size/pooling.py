@@ -20,8 +20,9 @@ def pooled(sizings: Sequence[Sizing], forecasts: Mapping[str, Forecast], fleet: 
     sqrt(sum m^2 / R) / (sum m / R): four copies of margin 0.1 in one replica take 0.2 together, not 0.4, a share of
     0.5. What a queue or a rise asks for is there already, and counts in full.
     """
+    models = fleet.model_by_name
     rows = [
-        (n, forecast, sizing.copies, _compute_s(fleet.model_by_name[sizing.model], sizing, fleet.pools))
+        (n, forecast, sizing.copies, _compute_s(models[sizing.model], sizing, fleet.pools))
         for n, sizing in enumerate(sizings)
         if (forecast := forecasts.get(sizing.model)) is not None and _is_forecast(sizing, forecast)
     ]
