@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tasks.place.bound import Prices, prices
 from tasks.place.changes import Changes
 from tasks.place.consolidate import consolidate, over_maximum, spare
@@ -91,4 +93,4 @@ def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Cha
 
 
 def _missing(table: Table) -> int:
-    return sum(max(0, c - table.count(m)) for m, c in enumerate(table.problem.wants.copies.tolist()))
+    return int(np.maximum(0, table.problem.wants.copies - table.counts).sum())

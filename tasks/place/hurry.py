@@ -37,6 +37,6 @@ def hurry(table: Table, changes: Changes) -> None:
 def _short(table: Table) -> Ints:
     """Models that ask and have less than that share."""
     wants = table.problem.wants
-    have = np.array([len(held) for held in table.replicas_of]) / np.maximum(wants.copies, 1)
+    have = table.counts / np.maximum(wants.copies, 1)
     short = np.flatnonzero((wants.demand_rps > 0) & (wants.copies > 0) & (have < ENOUGH))
     return short[np.lexsort((short, have[short], -wants.priority[short]))]

@@ -25,7 +25,7 @@ def level(table: Table, changes: Changes) -> None:
             continue
         moves = moves or _grown(table, model, over)
         for move in moves:
-            _do(table, move)
+            table.move(*move)
         code = "replica_wanted" if any(table.problem.spots.is_new[to] for *_, to in moves) else "moved"
         changes.move(table.present, moves, Reason(code, why))
 
@@ -51,7 +51,7 @@ def _moved(table: Table, model: int, over: list[int]) -> list[Move]:
             moves.clear()
             break
         moves.append((model, replica, to))
-        _do(table, moves[-1])
+        table.move(*moves[-1])
     table.undo(mark)
     return moves
 
@@ -74,13 +74,6 @@ def _grown(table: Table, model: int, over: list[int]) -> list[Move]:
     move = min(found)[1]
     table.switch_on(move[2])
     return [move]
-
-
-def _do(table: Table, move: Move) -> None:
-    model, source, to = move
-    if source >= 0:
-        table.remove(model, source)
-    table.add(model, to)
 
 
 def _why(table: Table, model: int, replica: int) -> str:

@@ -91,10 +91,8 @@ def mend(table: Table, most: int, allowed: Floats | float = 0.0) -> list[Move] |
         if not step:
             table.undo(mark)
             return None
-        for model, source, target in step:
-            if source >= 0:
-                table.remove(model, source)
-            table.add(model, target)
+        for move in step:
+            table.move(*move)
         moves += step
     return moves
 

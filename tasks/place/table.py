@@ -29,6 +29,8 @@ class Table:
         wants, spots = problem.wants, problem.spots
         self.problem = problem
         self.replicas_of: list[list[int]] = [[] for _ in wants.names]
+        self.counts: Ints = np.zeros(len(wants.names), dtype=np.int64)
+        """(M,) copies that should be: the lengths of those lists."""
         self.models_in: list[list[int]] = [[] for _ in spots.names]
         self.is_on: Flags = ~spots.is_new
         """(R,) there, or to be added."""
@@ -84,8 +86,7 @@ class Table:
     def rate_of_all(self) -> Floats:
         """(M,) requests a second of each copy; NaN: unknown."""
         wants = self.problem.wants
-        count = np.array([len(held) for held in self.replicas_of])
-        rate: Floats = wants.demand_rps / np.maximum(1, np.maximum(count, wants.copies))
+        rate: Floats = wants.demand_rps / np.maximum(1, np.maximum(self.counts, wants.copies))
         return rate
 
     def uneven(self, noise: float = SLACK) -> Ints:
@@ -148,7 +149,7 @@ class Table:
             self.replicas_of[model].append(replica)
             self.models_in[replica].append(model)
             self.going_of[model].remove(replica)
-        count = np.bincount(models, minlength=len(wants.names))
+        self.counts = count = np.bincount(models, minlength=len(wants.names))
         divisor = np.maximum(1, np.maximum(wants.copies, count))
         mean = np.bincount(models, weights, len(wants.names)) / np.maximum(count, 1)
         weight = weights / mean[models]
@@ -171,6 +172,7 @@ class Table:
         if held and self.divisor(model, 1) != self.divisor(model):
             self.free_compute[held] += self.compute_in(model, held) - self.compute_in(model, held, 1)
         held.append(replica)
+        self.counts[model] += 1
         self.models_in[replica].append(model)
         self.free_compute[replica] -= self.compute_in(model, [replica])[0]
         footprint = self.problem.wants.footprint_bytes[model, self.problem.spots.pool[replica]]
@@ -185,6 +187,7 @@ class Table:
         held = self.replicas_of[model]
         self.free_compute[replica] += self.compute_in(model, [replica])[0]
         held.remove(replica)
+        self.counts[model] -= 1
         self.models_in[replica].remove(model)
         if held and self.divisor(model, 1) != self.divisor(model):
             self.free_compute[held] += self.compute_in(model, held, 1) - self.compute_in(model, held)
@@ -197,6 +200,12 @@ class Table:
             mean = sum(weights.get(other, 1.0) for other in held) / max(1, len(held))
             left = {other: weights.get(other, 1.0) / mean for other in held}
             self._split(model, left if any(abs(weight - 1) > EQUAL for weight in left.values()) else {})
+
+    def move(self, model: int, source: int, target: int) -> None:
+        """The copy should be elsewhere; ``source`` -1: one copy more comes."""
+        if source >= 0:
+            self.remove(model, source)
+        self.add(model, target)
 
     def mark(self) -> int:
         """A point to come back to."""
