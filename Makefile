@@ -6,6 +6,8 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 # tools that were fetched because the machine has none of its own
 export PATH := $(PATH):$(CURDIR)/.cache/prometheus/usr/bin
+# each run of a flow is a process: without compiled bytecode it spends 3 s on Prefect's modules before its first line
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down status test check tools test-servers test-kubernetes test-nightly bench schema
