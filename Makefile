@@ -54,7 +54,7 @@ status: ## what runs, where, and which replica holds which models
 	@$(RUN) infra.local status --config $(CONFIG)
 
 test: check tools ## ruff, strict types, import rules, and the tests without servers; under five minutes
-	@$(RUN) pytest -q -m "not servers and not kubernetes and not nightly"
+	@$(RUN) pytest -q -n auto --dist loadscope -m "not servers and not kubernetes and not nightly"
 
 check: .venv/.synced
 	@$(BIN)/ruff check .
