@@ -10,6 +10,7 @@ it is installed."""
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from time import perf_counter
 
@@ -31,7 +32,14 @@ from tasks.size.capacity import Capacity
 from tasks.size.home import home
 from tasks.size.queueing import Station
 from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
-from tests.benchmarks.placement_yardsticks import EXACT_UP_TO, HAS_HIGHS, exact, first_fit_decreasing, linear_program
+from tests.benchmarks.placement_yardsticks import (
+    EXACT_UP_TO,
+    HAS_HIGHS,
+    exact,
+    first_fit_decreasing,
+    linear_program,
+    most_served,
+)
 from tests.benchmarks.rebalancing import side_by_side
 
 GPUS = {"t4": (16e9, 1.0, 0.53), "l4": (24e9, 2.2, 0.80), "a10g": (24e9, 2.8, 1.01), "a100": (80e9, 8.0, 3.67)}
@@ -163,6 +171,7 @@ def bench(size: tuple[int, int], ticks: int) -> None:
             f"{len(placed.assignments)} copies, cost over the bound {gap:.1%}{told}"
         )
         world.apply(placed)
+        shortage(deepcopy(world), demand)
         drift(world, demand, ticks)
 
 
@@ -203,6 +212,42 @@ def drift(world: World, demand: NDArray[np.float64], ticks: int) -> None:
     took_ms = (perf_counter() - start) * 1e3
     print(f"  5 % of replicas lost: {took_ms:.0f} ms, {world.loads(placed) / lost:.2f} loads a copy")
     print(f"  the same again: {side_by_side(replace(read(seen, sized, LIMITS), noise=0.0))}")
+
+
+def shortage(world: World, demand: NDArray[np.float64]) -> None:
+    """The demand grows by half in ticks of a tenth, and no pool may add a replica: how much of it is served."""
+    counts = {pool.name: sum(r.pool == pool.name for r in world.replicas) for pool in world.pools}
+    world.pools = tuple(replace(pool, max_replicas=counts[pool.name], min_replicas=0) for pool in world.pools)
+    for growth in (1.1, 1.2, 1.3, 1.4, 1.5):
+        sized = sizings(world.pools, world.models, demand * growth)
+        seen = world.seen()
+        problem = read(seen, sized, LIMITS)
+        table, changes = solve(problem)
+        placed = answer(table, seen.fleet, changes)
+        loads = world.loads(placed)
+        world.apply(placed)
+        total = float(problem.wants.demand_rps.sum())
+        most = f"{most_served(problem) / total:.1%}" if HAS_HIGHS else "not known without highspy"
+        print(
+            f"  no more replicas, {growth:.1f} times the demand: served {served(table) / total:.1%}, at most {most}; "
+            f"{loads} loads, {len(changes.refused)} models get fewer copies than they should"
+        )
+
+
+def served(table: Table) -> float:
+    """Requests a second, when each replica does what its compute allows of each model alike."""
+    wants, spots = table.problem.wants, table.problem.spots
+    rates = {}
+    for model, held in enumerate(table.replicas_of):
+        if held:
+            rate = table.rate_rps(model, held)
+            rates[model] = rate / rate.sum() * wants.demand_rps[model]
+    busy = np.zeros(len(spots.names))
+    for model, rate in rates.items():
+        held = table.replicas_of[model]
+        busy[held] += rate * wants.device_s[model, spots.pool[held]]
+    share = np.minimum(1.0, spots.compute / np.maximum(busy, 1e-12))
+    return float(sum((rate * share[table.replicas_of[model]]).sum() for model, rate in rates.items()))
 
 
 def over_target(problem: Problem) -> tuple[float, float]:

@@ -64,6 +64,33 @@ def linear_program(m: Market) -> float:
     return float(solver.getInfo().objective_function_value)
 
 
+def most_served(problem: Problem) -> float:
+    """Requests a second that no placement on the pools' most replicas serves more of, with all their compute and the
+    memory below their headroom: HiGHS' optimum of the linear program in which each model may be served in part."""
+    import highspy
+
+    m, pools = market(problem), problem.pools
+    models, count = m.load.shape
+    is_possible = m.taken < BARRED / 10
+    program = highspy.HighsLp()
+    program.num_col_, program.num_row_ = models * count, models + 2 * count
+    program.col_cost_ = -np.repeat(np.nan_to_num(problem.wants.demand_rps[m.models]), count)
+    program.col_lower_, program.col_upper_ = np.zeros(models * count), is_possible.ravel().astype(float)
+    program.row_lower_ = np.full(models + 2 * count, -np.inf)
+    all_compute = m.most / np.array([1 - pool.headroom for pool in pools])
+    program.row_upper_ = np.concatenate([np.ones(models), m.most, all_compute])
+    i, p = (axis.ravel() for axis in np.indices(m.load.shape))
+    values = np.column_stack([np.ones(i.size), np.where(is_possible, m.taken, 0.0).ravel(), m.load.ravel()])
+    program.a_matrix_.index_ = np.column_stack([i, models + p, models + count + p]).ravel()
+    program.a_matrix_.value_ = values.ravel()
+    program.a_matrix_.start_ = np.arange(i.size + 1) * 3
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.passModel(program)
+    solver.run()
+    return -float(solver.getInfo().objective_function_value)
+
+
 @dataclass(frozen=True, slots=True)
 class Exact:
     """What HiGHS found and proved, cost an hour."""
