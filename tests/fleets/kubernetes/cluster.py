@@ -141,7 +141,7 @@ def hpa(cluster: Cluster, at_least: int, pool: str = "small", at_most: int = 5) 
     cluster.create("autoscaling/v1", "horizontalpodautoscalers", {"metadata": {"name": pool}, "spec": spec})
 
 
-def eventually(is_so: Callable[[], bool], seconds: float = 15.0) -> None:
+def eventually(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until something is so; fail when it is not in time."""
     deadline = time.monotonic() + seconds
     while not is_so():
