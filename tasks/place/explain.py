@@ -48,7 +48,7 @@ def explain(
     for a in placement.assignments:
         model, spot = index[a.model], spot_index[a.replica]
         footprint = problem.wants.footprint_bytes[model, problem.spots.pool[spot]]
-        compute = float(table.compute_in(model, [spot])[0])
+        compute = table.compute_at(model, spot)
         rows.append((a.model, a.replica, a.reason.code, a.reason.text, int(footprint), compute))
     asked = [index[name] for name in models] if models is not None else sorted(changes.refused)
     refused = [

@@ -131,12 +131,12 @@ def _displaceable(table: Table, model: int) -> Iterator[tuple[int, list[Rank], i
             if its > own and not wants.is_pinned[other] and (its[0] > 0 or (other, spot) not in table.present)
         ]
         bytes_over = footprint[spot] - table.free_bytes[spot]
-        compute_over = table.compute_in(model, [spot], 1)[0] - table.free_compute[spot]
+        compute_over = table.compute_at(model, spot, 1) - table.free_compute[spot]
         victims: list[int] = []
         for other in sorted(weaker, key=lambda name: (worth[name], name), reverse=True):
             victims.append(other)
             bytes_over -= wants.footprint_bytes[other, spots.pool[spot]]
-            compute_over -= table.compute_in(other, [spot])[0]
+            compute_over -= table.compute_at(other, spot)
             if bytes_over <= 0 and compute_over <= SLACK:
                 yield len(victims), [(-t, -p) for t, p in (worth[v] for v in victims)], spot, tuple(victims)
                 break
@@ -147,7 +147,7 @@ def why_here(table: Table, model: int, spot: int) -> Reason:
     wants, spots = table.problem.wants, table.problem.spots
     footprint = wants.footprint_bytes[model, spots.pool[spot]]
     memory = f"{footprint / 1e6:.0f} MB into {table.free_bytes[spot] / 1e6:.0f} MB left"
-    compute = f"compute {table.compute_in(model, [spot], 1)[0]:.2f} into {table.free_compute[spot]:.2f}"
+    compute = f"compute {table.compute_at(model, spot, 1):.2f} into {table.free_compute[spot]:.2f}"
     if spots.is_new[spot]:
         pool = table.problem.pools[spots.pool[spot]].name
         return Reason("replica_wanted", f"fits in no replica there is: {memory}, {compute}, in a new {pool}")

@@ -27,7 +27,7 @@ def trim(table: Table) -> None:
     copies = table.problem.wants.copies.tolist()
     surplus = [model for model, held in enumerate(table.replicas_of) if len(held) > copies[model]]
     if surplus:
-        worth = _worth(table)
+        worth = _worth(table, surplus)
         crowd = np.array([len(models) for models in table.models_in])
         for model in surplus:
             _trim(table, model, worth, crowd)
@@ -48,9 +48,10 @@ def shed(table: Table) -> None:
             table.remove(model, replica)
 
 
-def _worth(table: Table) -> dict[tuple[int, int], int]:
+def _worth(table: Table, models: list[int]) -> dict[tuple[int, int], int]:
     there = table.problem.there
-    columns = (there.model.tolist(), there.replica.tolist(), there.worth.tolist())
+    rows = np.isin(there.model, models)
+    columns = (there.model[rows].tolist(), there.replica[rows].tolist(), there.worth[rows].tolist())
     return {(model, replica): worth for model, replica, worth in zip(*columns, strict=True)}
 
 
@@ -82,9 +83,8 @@ def _others_can(table: Table, model: int) -> bool:
     wants, spots = table.problem.wants, table.problem.spots
     held = np.array(table.replicas_of[model], dtype=np.int64)
     grown = table.compute_in(model, held) - table.compute_in(model, held, 1) > 0
-    rate = np.nan_to_num(table.rate_rps(model, held))
-    fits = (table.free_compute[held] >= -SLACK) & (rate <= wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK))
-    return bool((fits | ~grown).all())
+    is_over = table.rate_rps(model, held) > wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK)
+    return not (grown & (is_over | (table.free_compute[held] < -SLACK))).any()
 
 
 def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Floats) -> list[int]:

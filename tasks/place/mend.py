@@ -118,7 +118,7 @@ def _best(table: Table, spot: int, allowed: Floats | float) -> list[Move]:
         spot,
         np.array(models, dtype=np.int64),
         table.compute_of_all(),
-        np.array([table.compute_in(model, [spot])[0] for model in models]),
+        np.array([table.compute_at(model, spot) for model in models]),
         excess(table) - allowed,
         np.maximum(table.problem.spots.room_compute, 1e-12),
         np.array([table.has_memory(model) & table.has_capacity(model, extra=0) for model in models]),

@@ -31,7 +31,7 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
     if len(models) < 2:
         return False
     busy = f"{table.problem.spots.names[spot]} is over its compute target by {-table.free_compute[spot]:.2f}"
-    share = {model: float(table.compute_in(model, [spot])[0]) for model in models}
+    share = {model: table.compute_at(model, spot) for model in models}
     pinned = table.problem.wants.is_pinned
     stay = {model for model in models if pinned[model] or (model, spot) in changes.urgent}
     movable = [model for model in _smallest_that_helps(share, -table.free_compute[spot]) if model not in stay]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tasks.place.problem import Flags, Ints
+from tasks.place.problem import Flags, Floats, Ints
 from tasks.place.table import SLACK, Table
 
 
@@ -14,12 +14,13 @@ def find(table: Table, model: int, extra: int = 1, without: Flags | None = None,
     """The best replica for one more copy. First one that has the memory now, then one that will have it once what
     should not be there is unloaded.
 
-    ``extra``, ``margin``: as in :meth:`Table.fits`; ``without``: (R,) replicas that are out of the question.
+    ``extra``, ``margin``: as in :meth:`Table.has_compute`; ``without``: (R,) replicas that are out of the question.
     """
-    for counts_going in (True, False):
-        fine = table.fits(model, extra, margin, counts_going)
-        if without is not None:
-            fine &= ~without
+    able = table.has_compute(model, extra, margin) & table.has_capacity(model, extra)
+    if without is not None:
+        able &= ~without
+    for counts_going in (True, False) if able.any() else ():
+        fine = able & table.has_memory(model, counts_going)
         if (best := best_of(table, model, np.flatnonzero(fine))) is not None:
             return best
     return None
@@ -52,33 +53,54 @@ def best_of(table: Table, model: int, fine: Ints) -> int | None:
     if fine.size == 0:
         return None
     if routed := problem.routed_by_model.get(model):
-        fine = _least(fine, ~np.isin(fine, routed))
+        is_routed = np.zeros(len(spots.names), dtype=bool)
+        is_routed[list(routed)] = True
+        fine = _rather(fine, is_routed[fine])
     if failures := problem.failures_by_model.get(model):
         count_by_replica = {replica: count for replica, count, _ in failures}
         fine = _least(fine, np.array([count_by_replica.get(int(replica), 0) for replica in fine]))
     if fine.size > 1:
-        fine = _least(fine, ~spots.is_ready[fine])
-        if held := table.replicas_of[model]:
-            for group in (spots.zone, spots.node):
-                fine = _least(fine, crowd(group, held, fine))
-        fullness = np.round(table.fullness(model, fine), 9)
+        fine = _rather(fine, spots.is_ready[fine])
+        for group in (spots.zone, spots.node):
+            fine = _apart(fine, group, table.replicas_of[model])
+        fullness = np.round(_fullness(table, model, fine), 9)
         return int(fine[np.argmin(fullness)])
     return int(fine[0])
 
 
-def _least(fine: Ints, badness: Ints | Flags) -> Ints:
+def _rather(fine: Ints, is_good: Flags) -> Ints:
+    """The good ones, if there are any."""
+    good: Ints = fine[is_good]
+    return good if good.size else fine
+
+
+def _least(fine: Ints, badness: Ints) -> Ints:
     least: Ints = fine[badness == badness.min()]
     return least
 
 
-def crowd(group: Ints, held: list[int], replicas: Ints) -> Ints:
-    """(len(replicas),) how many of the held replicas are in the same zone or node; none where that is not known."""
-    codes, mine = group[replicas], group[held]
-    known = mine[mine >= 0]
-    if known.size == 0:
-        return np.zeros(len(replicas), dtype=np.int64)
-    counts = np.bincount(known, minlength=int(max(codes.max(), known.max())) + 1)
-    return np.where(codes >= 0, counts[codes], 0)
+def _apart(fine: Ints, group: Ints, held: list[int]) -> Ints:
+    """Those whose zone or node has fewest of the held replicas; none where that is not known."""
+    known = [code for code in group[held].tolist() if code >= 0]
+    if not known:
+        return fine
+    codes = group[fine]
+    counts = np.bincount(known, minlength=int(codes.max(initial=0)) + 1)
+    return _least(fine, np.where(codes >= 0, counts[codes], 0))
+
+
+def _fullness(table: Table, model: int, replicas: Ints) -> Floats:
+    """(len(replicas),) the larger of the shares of memory and compute that are taken with a copy of the model."""
+    spots = table.problem.spots
+    footprint = table.problem.wants.footprint_bytes[model][spots.pool[replicas]]
+    used = spots.room_bytes[replicas] - table.free_bytes[replicas] + table.going_bytes[replicas]
+    busy = spots.room_compute[replicas] - table.free_compute[replicas]
+    compute = table.compute_in(model, replicas)
+    share = np.maximum(spots.compute[replicas], 1e-9)
+    full: Floats = np.maximum(
+        (used + footprint) / np.maximum(spots.memory_bytes[replicas], 1.0), (busy + compute) / share
+    )
+    return full
 
 
 def spread(table: Table, model: int, most: int) -> list[int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 
 import numpy as np
 
@@ -13,6 +15,7 @@ HOT = 2
 """Copies that make a model hot."""
 EQUAL = 0.005
 """Weights, 1 on average, that differ from it by less are equal: what a gateway keeps of them is rounded."""
+NONE: Mapping[int, float] = {}
 SLACK = 1e-9
 """Sums of floats are compared with this share of room: 0.1 + 0.2 fits into 0.3."""
 
@@ -42,15 +45,17 @@ class Table:
         """(R,) below the target; negative: over."""
         self.going_bytes: Floats = np.zeros(len(spots.names))
         """(R,) of copies that are there and should not be: taken until they are unloaded."""
-        self.going_of: dict[int, set[int]] = {}
+        self.going_of: dict[int, set[int]] = defaultdict(set)
         """By model, the replicas of those."""
-        self.present: set[tuple[int, int]] = set()
+        self.present = set(zip(problem.there.model.tolist(), problem.there.replica.tolist(), strict=True))
         """(model, replica) of the copies that are there."""
         self.weights: dict[int, Mapping[int, float]] = {}
         """By model whose copies do not all weigh the same, the weight by replica, 1 on average."""
         # single elements of a list are read several times faster than those of an array
         self._copies: list[int] = wants.copies.tolist()
         self._demand_rps: list[float] = wants.demand_rps.tolist()
+        self._pool: list[int] = spots.pool.tolist()
+        self._room_compute: list[float] = spots.room_compute.tolist()
         self._asked_bytes: Floats = np.where(wants.is_allowed, wants.footprint_bytes, np.inf)
         is_possible = wants.is_allowed & np.isfinite(wants.footprint_bytes)
         self._best_rps: Floats = np.where(is_possible, wants.capacity_rps, 0.0).max(axis=1, initial=0.0)
@@ -59,10 +64,9 @@ class Table:
         self.is_hot: Flags = (wants.copies >= HOT) | (wants.demand_rps > least_rps)
         """(M,) whether the model may get more and smaller copies; one of which one will do anywhere keeps one."""
         self._journal: list[tuple[int, int, bool, Mapping[int, float]]] = []
+        for model, replica in self.present:
+            self.going_of[model].add(replica)
         there = problem.there
-        for model, replica in zip(there.model.tolist(), there.replica.tolist(), strict=True):
-            self.present.add((model, replica))
-            self.going_of.setdefault(model, set()).add(replica)
         footprint = wants.footprint_bytes[there.model, spots.pool[there.replica]]
         self.going_bytes += np.bincount(there.replica, footprint, len(spots.names))
 
@@ -92,10 +96,12 @@ class Table:
     def uneven(self, noise: float = SLACK) -> Ints:
         """Models of which a copy gets more requests than it can serve where it is: without weights a gateway gives the
         slow copy as many as the fast one. ``noise``: see :meth:`has_capacity`."""
-        capacity, pool = self.problem.wants.capacity_rps, self.problem.spots.pool
-        least = [capacity[model, pool[held]].min() if held else np.inf for model, held in enumerate(self.replicas_of)]
-        rate = np.minimum(self.rate_of_all(), self._best_rps)
-        is_over = rate > np.array(least) * (1 + noise)
+        models = np.repeat(np.arange(len(self.counts)), self.counts)
+        held = np.fromiter(chain.from_iterable(self.replicas_of), np.int64, len(models))
+        capacity = self.problem.wants.capacity_rps[models, self.problem.spots.pool[held]]
+        rate = np.minimum(self.rate_of_all(), self._best_rps)[models]
+        is_over = np.zeros(len(self.counts), dtype=bool)
+        is_over[models[rate > capacity * (1 + noise)]] = True
         for model in self.weights:
             is_over[model] = bool(self.over_capacity(model, noise))
         return np.flatnonzero(is_over)
@@ -110,9 +116,21 @@ class Table:
 
     def compute_in(self, model: int, replicas: Ints | list[int], extra: int = 0) -> Floats:
         """(len(replicas),) the same, by replica: at most all that a replica has."""
-        spots = self.problem.spots
-        share: Floats = self.compute_by_pool(model, extra)[spots.pool[replicas]] * self._weight(model, replicas)
-        return np.minimum(share, spots.room_compute[replicas])
+        spots, rows = self.problem.spots, np.asarray(replicas)
+        share: Floats = self.compute_by_pool(model, extra)[spots.pool[rows]] * self._weight(model, replicas)
+        capped: Floats = np.minimum(share, spots.room_compute[rows])
+        return capped
+
+    def compute_at(self, model: int, replica: int, extra: int = 0) -> float:
+        """The same in one replica: numbers take a fraction of the time of arrays of one."""
+        pool, rate = self._pool[replica], self._demand_rps[model] / self.divisor(model, extra)
+        device_s: float = self.problem.wants.device_s.item(model, pool)
+        if math.isnan(rate):
+            capacity: float = self.problem.wants.capacity_rps.item(model, pool)
+            share = (capacity if math.isfinite(capacity) else 0.0) * device_s
+        else:
+            share = rate * device_s * self.weights.get(model, NONE).get(replica, 1.0)
+        return min(share, self._room_compute[replica])
 
     def rate_rps(self, model: int, replicas: Ints | list[int]) -> Floats:
         """(len(replicas),) requests a second that a copy of the model gets there; NaN: unknown demand."""
@@ -174,7 +192,7 @@ class Table:
         held.append(replica)
         self.counts[model] += 1
         self.models_in[replica].append(model)
-        self.free_compute[replica] -= self.compute_in(model, [replica])[0]
+        self.free_compute[replica] -= self.compute_at(model, replica)
         footprint = self.problem.wants.footprint_bytes[model, self.problem.spots.pool[replica]]
         self.free_bytes[replica] -= footprint
         if replica in self.going_of.get(model, ()):
@@ -185,7 +203,7 @@ class Table:
         """The copy should not be there; if it is there now, its memory stays taken for this tick."""
         self._journal.append((model, replica, False, self.weights.get(model, {})))
         held = self.replicas_of[model]
-        self.free_compute[replica] += self.compute_in(model, [replica])[0]
+        self.free_compute[replica] += self.compute_at(model, replica)
         held.remove(replica)
         self.counts[model] -= 1
         self.models_in[replica].remove(model)
@@ -194,7 +212,7 @@ class Table:
         footprint = self.problem.wants.footprint_bytes[model, self.problem.spots.pool[replica]]
         self.free_bytes[replica] += footprint
         if (model, replica) in self.present:
-            self.going_of.setdefault(model, set()).add(replica)
+            self.going_of[model].add(replica)
             self.going_bytes[replica] += footprint
         if weights := self.weights.get(model):
             mean = sum(weights.get(other, 1.0) for other in held) / max(1, len(held))
@@ -224,20 +242,9 @@ class Table:
         """The pool should get this replica."""
         self.is_on[replica] = self.takes[replica] = True
 
-    def fits(self, model: int, extra: int = 1, margin: float = 0.0, counts_going: bool = True) -> Flags:
-        """(R,) where one more copy fits: open, memory, compute, capacity, no copy yet, no load that failed lately.
-
-        ``extra``: the copies by which the model grows, 0 when the copy replaces one. ``margin``: more compute by this
-        share. ``counts_going``: memory of copies that are to be unloaded counts as taken.
-        """
-        return (
-            self.has_memory(model, counts_going)
-            & self.has_compute(model, extra, margin)
-            & self.has_capacity(model, extra)
-        )
-
     def has_memory(self, model: int, counts_going: bool = True) -> Flags:
-        """(R,) the same, whatever compute it takes."""
+        """(R,) where there is the memory for one more copy, whatever compute it takes: open, no copy yet, no load that
+        failed lately. ``counts_going``: memory of copies that are to be unloaded counts as taken."""
         free = self.free_bytes - self.going_bytes if counts_going else self.free_bytes
         need = self._asked_bytes[model][self.problem.spots.pool]
         fine: Flags = need <= free
@@ -263,7 +270,8 @@ class Table:
 
     def has_capacity(self, model: int, extra: int = 1, noise: float = SLACK) -> Flags:
         """(R,) where a copy can serve its share of the requests within the objective, or as much as any could.
-        ``noise``: over its capacity by this share counts as within."""
+        ``extra``: the copies by which the model grows, 0 when the copy replaces one. ``noise``: over its capacity by
+        this share counts as within."""
         wants = self.problem.wants
         rate = min(wants.demand_rps[model] / self.divisor(model, extra), self._best_rps[model])
         # NaN, an unknown demand, is not greater
@@ -278,20 +286,7 @@ class Table:
         return [replica for replica, is_over in zip(held, over.tolist(), strict=True) if is_over]
 
     def has_compute(self, model: int, extra: int = 1, margin: float = 0.0) -> Flags:
-        """(R,) whether the target leaves room for a copy's compute."""
+        """(R,) whether the target leaves room for a copy's compute. ``margin``: for more of it by this share."""
         spots = self.problem.spots
         need = np.minimum(self.compute_by_pool(model, extra)[spots.pool], spots.room_compute) * (1 + margin)
         return need <= self.free_compute + SLACK
-
-    def fullness(self, model: int, replicas: Ints) -> Floats:
-        """(len(replicas),) the larger of the shares of memory and compute that are taken with a copy of the model."""
-        spots = self.problem.spots
-        footprint = self.problem.wants.footprint_bytes[model][spots.pool[replicas]]
-        used = spots.room_bytes[replicas] - self.free_bytes[replicas] + self.going_bytes[replicas]
-        busy = spots.room_compute[replicas] - self.free_compute[replicas]
-        compute = self.compute_in(model, replicas)
-        share = np.maximum(spots.compute[replicas], 1e-9)
-        full: Floats = np.maximum(
-            (used + footprint) / np.maximum(spots.memory_bytes[replicas], 1.0), (busy + compute) / share
-        )
-        return full

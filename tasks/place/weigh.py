@@ -106,7 +106,7 @@ class Shares:
         table = self.table
         enough = float(table.free_compute[spot]) + least
         models = [m for m in table.models_in[spot] if table.count(m) > 1 and table.problem.wants.demand_rps[m] > 0]
-        share = {model: float(table.compute_in(model, [spot])[0]) for model in models}
+        share = {model: table.compute_at(model, spot) for model in models}
         models.sort(key=lambda model: (-share[model], model))
         for model in models:
             if self._shift(model, spot, enough):
