@@ -6,11 +6,14 @@ never zero. Times are Unix seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,15 @@ LEARNED_COLUMNS = ("model", "gpu_type", "service_ms", "spread_ms", "windows")
 def empty_frame(columns: tuple[str, ...]) -> pd.DataFrame:
     """A frame without rows whose text columns are object and whose numbers are float."""
     text = {"model", "replica", "gpu_type"}
-    return pd.DataFrame({c: pd.Series(dtype=object if c in text else float) for c in columns})
+    return pd.DataFrame({c: np.empty(0, dtype=object if c in text else float) for c in columns})
+
+
+def coded(names: pd.Series[Any]) -> tuple[NDArray[Any], Sequence[Any]]:
+    """Each row's name as a number, -1 where there is none, and the names by number; a categorical has both."""
+    if isinstance(names.dtype, pd.CategoricalDtype):
+        return names.cat.codes.to_numpy(), names.cat.categories.tolist()
+    codes, known = pd.factorize(names)
+    return codes, known.tolist()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

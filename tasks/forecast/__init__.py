@@ -32,19 +32,12 @@ def forecast(observation: Observation, limits: Limits) -> tuple[Forecast, ...]:
         rows = np.flatnonzero(is_known & (horizons_s == horizon)).tolist()
         ahead = max(1, math.ceil(horizon / history.step_s))
         prediction = predict(history.values_rps[rows], history.step_s, ahead, width=width, quantile=limits.quantile)
-        for i, row in enumerate(rows):
-            if not math.isfinite(prediction.upper_rps[i]):
-                continue  # no forecaster reaches back to the newest sample
-            error = float(prediction.error_rps[i])
-            said[row] = Forecast(
-                model=models[row].name,
-                median_rps=float(prediction.median_rps[i]),
-                upper_rps=float(prediction.upper_rps[i]),
-                horizon_s=float(horizon),
-                forecaster=prediction.forecaster[i],
-                error_rps=None if math.isnan(error) else error,
-            )
+        said_rps = (prediction.median_rps.tolist(), prediction.upper_rps.tolist(), prediction.error_rps.tolist())
+        for row, median, upper, error, name in zip(rows, *said_rps, prediction.forecaster, strict=True):
+            if math.isfinite(upper):  # else no forecaster reaches back to the newest sample
+                error_rps = None if math.isnan(error) else error
+                said[row] = Forecast(models[row].name, median, upper, float(horizon), name, error_rps)
     return tuple(
-        said.get(row, Forecast(model.name, None, None, float(horizons_s[row]), "unknown"))
+        said.get(row) or Forecast(model.name, None, None, float(horizons_s[row]), "unknown")
         for row, model in enumerate(models)
     )

@@ -48,16 +48,18 @@ class Past:
 
     def level(self, horizons: float, days: int = 0) -> Matrix:
         """(models, origins): demand smoothed with a time constant of this many horizons, up to ``DAYS`` before."""
+        if days * self.day > self.origins[-1]:
+            return _nothing_seen(self.demand, self.origins)
         if horizons not in self.levels:
             self.levels[horizons] = self._levels(1 / (horizons * self.ahead))
         level: Matrix = self.levels[horizons][:, days]
         return level
 
     def _levels(self, rate: float) -> Matrix:
-        """(models, days before, origins)."""
+        """(models, days before that history reaches, origins)."""
         reach = int(8 / rate) + 1  # e^-8 of the weight is left out
         fading = np.append(np.exp(-rate * np.arange(reach)), 0).astype(np.float32)
-        ends = self.origins - self.day * np.arange(DAYS + 1)[:, None]
+        ends = self.origins - self.day * np.arange(min(DAYS, self.origins[-1] // self.day) + 1)[:, None]
         place = np.zeros(ends.shape, dtype=np.intp)
         parts = [np.full((len(self.demand), 1), np.nan, dtype=np.float32)]  # where history does not reach
         count = 1
@@ -83,15 +85,21 @@ class Past:
         side = self.ahead // 4
         middle = self.origins + self.ahead - days * self.day
         if middle[-1] + side < 0:
-            return np.full((len(self.peaks), len(middle)), np.nan, dtype=np.float32)
+            return _nothing_seen(self.peaks, middle)
         return mean_of([_columns(self.peaks, middle + shift) for shift in range(-side, side + 1)])
 
 
 def _columns(values: Matrix, columns: NDArray[np.intp]) -> Matrix:
-    """Columns of a matrix; NaN where history does not reach."""
+    """Columns of a matrix, ascending; NaN where history does not reach."""
+    if columns[-1] < 0:
+        return _nothing_seen(values, columns)
     taken: Matrix = np.take(values, np.maximum(columns, 0), axis=1)
     taken[:, columns < 0] = np.nan
     return taken
+
+
+def _nothing_seen(values: Matrix, columns: NDArray[np.intp]) -> Matrix:
+    return np.full((len(values), len(columns)), np.nan, dtype=np.float32)
 
 
 def _weighted_mean(values: Matrix, weights: Matrix) -> Matrix:

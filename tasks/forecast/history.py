@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tasks.world import coded
+
 Matrix = NDArray[np.float32]
 """Requests a second, (models, bins or origins); NaN: not observed, or no forecast."""
 
@@ -41,7 +43,7 @@ def read_history(demand: pd.DataFrame, models: tuple[str, ...], now: float, defa
     np.maximum.at(newest, rows, times)
     if not times.size:
         return History(np.full((len(models), 1), np.nan, dtype=np.float32), default_step_s, newest)
-    gaps = np.diff(np.sort(pd.unique(times)))
+    gaps = np.diff(np.unique(times))
     step_s = float(np.median(gaps)) if gaps.size else default_step_s
     age = np.rint((times.max() - times) / step_s).astype(int) + int((now - times.max()) / step_s)
     matrix = np.full((len(models), int(age.max()) + 1), np.nan, dtype=np.float32)
@@ -50,11 +52,11 @@ def read_history(demand: pd.DataFrame, models: tuple[str, ...], now: float, defa
 
 
 def _rows(column: pd.Series[Any], models: tuple[str, ...]) -> NDArray[np.intp]:
-    """Each sample's model as its place in ``models``, -1 where it is none of them; of a categorical once a category."""
-    known = pd.Index(models)
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return known.get_indexer(pd.Index(column))
-    return np.append(known.get_indexer(column.cat.categories), -1)[column.cat.codes.to_numpy()]
+    """Each sample's model as its place in ``models``, -1 where it is none of them."""
+    row_by_model = {model: row for row, model in enumerate(models)}
+    codes, names = coded(column)
+    rows = np.array([*(row_by_model.get(name, -1) for name in names), -1], dtype=np.intp)
+    return np.take(rows, codes)
 
 
 def rolling_peak(values: Matrix, width: int) -> Matrix:
@@ -67,15 +69,16 @@ def rolling_peak(values: Matrix, width: int) -> Matrix:
 
 def mean_of(matrices: Sequence[Matrix]) -> Matrix:
     """Mean, cell by cell, of what is not NaN."""
-    total = matrices[0].copy()
-    for matrix in matrices[1:]:
+    known = [matrix for matrix in matrices if np.isfinite(matrix).any()]
+    total = (known or matrices)[0].copy()
+    for matrix in known[1:]:
         total += matrix
-    if not np.isnan(total).any():
-        total /= len(matrices)
+    if len(known) < 2 or not np.isnan(total).any():
+        total /= max(1, len(known))
         return total
     total[:] = 0
     count = np.zeros_like(total)
-    for matrix in matrices:
+    for matrix in known:
         is_known = np.isfinite(matrix)
         total += np.where(is_known, matrix, 0)
         count += is_known

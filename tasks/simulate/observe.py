@@ -53,6 +53,8 @@ class Observer:
     """Grains at the start: the history, and what its first window reaches back."""
     _filled: int = 0
     _wanted: list[tuple[float, Floats]] = field(default_factory=list)
+    _models: pd.Index[str] = field(init=False)
+    """The categories of the models' columns."""
     _names: list[str] = field(default_factory=list)
     _columns: dict[int, pd.Categorical[str]] = field(default_factory=dict)
     """The models' column by rows a model."""
@@ -63,6 +65,7 @@ class Observer:
         scenario = self.fleet.scenario
         self.random = np.random.default_rng((scenario.seed, 2))
         self._names = [model.name for model in scenario.models]
+        self._models = pd.Index(self._names)
         self._grain_s = _grain_s(scenario)
         spans = (scenario.history_s, scenario.bin_s, max(scenario.window_s, self._grain_s), scenario.lag_s)
         self._known = sum(self._in_grains(span) for span in spans)
@@ -136,7 +139,7 @@ class Observer:
     def _column(self, rows: int) -> pd.Categorical[str]:
         if rows not in self._columns:
             codes = np.repeat(np.arange(len(self._names)), rows)
-            self._columns[rows] = pd.Categorical.from_codes(codes, categories=pd.Index(self._names))
+            self._columns[rows] = pd.Categorical.from_codes(codes, categories=self._models)
         return self._columns[rows]
 
     def _wanted_frame(self) -> pd.DataFrame:
@@ -156,7 +159,7 @@ class Observer:
         names = self.fleet.name_by_row
         return pd.DataFrame(
             {
-                "model": pd.Categorical.from_codes(table.model[rows], categories=pd.Index(self._names)),
+                "model": pd.Categorical.from_codes(table.model[rows], categories=self._models),
                 "replica": pd.Series([names[row] for row in table.replica[rows].tolist()], dtype=object),
                 "served_rps": served / seconds,
                 "failed_rps": 0.0,

@@ -29,7 +29,7 @@ def size(observation: Observation, forecasts: Sequence[Forecast], limits: Limits
 
 
 def _size(e: Evidence) -> Sizing:
-    learned = dict(e.learned_by_gpu_type)
+    learned = e.learned_by_gpu_type
     capacity = {gpu: capacity.rps for gpu, capacity in e.capacity_by_gpu_type.items()}
     service_ms = {gpu: capacity.station.service_s * 1000 for gpu, capacity in e.capacity_by_gpu_type.items()}
     if e.demand_rps is None:

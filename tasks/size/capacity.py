@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from typing import NamedTuple
 
-from tasks.size.learn import LearnedTimes
 from tasks.size.queueing import Station
 from tasks.world import Learned, Model, Need, Observation
 
@@ -21,8 +20,7 @@ ServiceTimes = Mapping[tuple[str, str], float]
 """Measured mean service time (ms) by model and GPU type."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(NamedTuple):
     """What a copy takes and gives on one GPU type."""
 
     station: Station
@@ -37,37 +35,41 @@ def measured_service_ms(observation: Observation, stale_s: float) -> ServiceTime
 
     Copies with too few requests, or whose numbers are stale, are left out.
     """
-    gpu_type = {replica.name: replica.gpu_type for replica in observation.fleet.replicas}
+    ages_s = observation.age_s_by_source
+    gpu_type = {
+        replica.name: replica.gpu_type
+        for replica in observation.fleet.replicas
+        if ages_s.get(f"traffic:{replica.name}", math.inf) <= stale_s
+    }
     requests: dict[tuple[str, str], float] = {}
     busy: dict[tuple[str, str], float] = {}
     traffic = observation.traffic
     columns = (traffic[name].tolist() for name in ("model", "replica", "served_rps", "service_ms"))
     for model, replica, served, service in zip(*columns, strict=True):
-        is_fresh = observation.age_s_by_source.get(f"traffic:{replica}", math.inf) <= stale_s
-        if replica in gpu_type and is_fresh and served >= ENOUGH_RPS and service > 0 and math.isfinite(service):
+        if replica in gpu_type and served >= ENOUGH_RPS and service > 0 and math.isfinite(service):
             key = (model, gpu_type[replica])
             requests[key] = requests.get(key, 0.0) + served
             busy[key] = busy.get(key, 0.0) + served * service
     return {key: busy[key] / requests[key] for key in requests}
 
 
-def capacities(model: Model, gpu_types: set[str], learned: LearnedTimes) -> dict[str, Capacity]:
-    """Capacity of one copy by GPU type, for those of ``gpu_types`` that the model has a need for.
+def capacities(model: Model, gpu_types: Set[str], learned: Mapping[str, Learned]) -> dict[str, Capacity]:
+    """Capacity of one copy by GPU type, for those of ``gpu_types`` that the model has a need for. ``learned``: by GPU
+    type.
 
     On a GPU type of which nothing was learned, the declared service time is corrected as on those where it was: what
     doubles on one (a larger input, a new version) doubles on the other.
     """
-    known = {gpu: learned[model.name, gpu] for gpu in sorted(model.need_by_gpu_type) if (model.name, gpu) in learned}
-    drifts = [known[gpu].service_ms / model.need_by_gpu_type[gpu].service_ms for gpu in known]
+    drifts = [learned[gpu].service_ms / model.need_by_gpu_type[gpu].service_ms for gpu in sorted(learned)]
     elsewhere = sum(drifts) / len(drifts) if drifts else 1.0
     found = {}
-    for gpu in sorted(gpu_types & set(model.need_by_gpu_type)):
-        need = model.need_by_gpu_type[gpu]
-        service_ms = known[gpu].service_ms if gpu in known else need.service_ms * elsewhere
+    for gpu in sorted(gpu_types & model.need_by_gpu_type.keys()):
+        need, known = model.need_by_gpu_type[gpu], learned.get(gpu)
+        service_ms = known.service_ms if known else need.service_ms * elsewhere
         if abs(service_ms / need.service_ms - 1) <= TOLERANCE:
             found[gpu] = _capacity(model, need, need.service_ms, f"{need.service_ms:.3g} ms {need.source}")
         else:
-            source = f"{_source(service_ms, known.get(gpu))}, {need.service_ms:.3g} {need.source}"
+            source = f"{_source(service_ms, known)}, {need.service_ms:.3g} {need.source}"
             found[gpu] = _capacity(model, need, service_ms, source)
     return found
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +14,14 @@ from tasks.decision import Forecast
 from tasks.size.capacity import Capacity, capacities, measured_service_ms
 from tasks.size.home import home
 from tasks.size.learn import learn
-from tasks.world import CopyState, Fleet, Learned, Limits, Model, Observation, ReplicaState
+from tasks.world import CopyState, Fleet, Learned, Limits, Model, Observation, ReplicaState, coded
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Times (s) and values, both one element a sample, oldest first; no NaN."""
 NONE: Series = (np.empty(0), np.empty(0))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Evidence:
     """Everything that one model's sizing rests on."""
 
@@ -81,7 +79,8 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             continue
         forecast = forecasts.get(model.name)
         queue_ms, by_copy = queues.get(model.name, (None, ()))
-        capacity_by_gpu_type = capacities(model, {pool.gpu_type for pool in pools}, learned)
+        known = {gpu: learned[model.name, gpu] for gpu in model.need_by_gpu_type if (model.name, gpu) in learned}
+        capacity_by_gpu_type = capacities(model, {pool.gpu_type for pool in pools}, known)
         found[model.name] = Evidence(
             model=model,
             now=observation.now,
@@ -90,9 +89,7 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             horizon_s=forecast.horizon_s if forecast else 0.0,
             capacity_by_gpu_type=capacity_by_gpu_type,
             home_gpu_type=home(model, pools, capacity_by_gpu_type),
-            learned_by_gpu_type={
-                g: learned[model.name, g] for g in model.need_by_gpu_type if (model.name, g) in learned
-            },
+            learned_by_gpu_type=known,
             current=len(held.get(model.name, ())),
             serving=serving[model.name],
             room=sum(max(p.max_replicas, p.replicas) for p in pools),
@@ -107,21 +104,13 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
 def _by_model(frame: pd.DataFrame, column: str) -> dict[str, Series]:
     """By model, in one pass: a group of pandas for each of thousands of models costs more than the rest of sizing."""
     values = frame[column].to_numpy(dtype=float)
-    codes, models = _codes(frame["model"])
+    codes, models = coded(frame["model"])
     rows = np.flatnonzero(~np.isnan(values) & (codes >= 0))
     rows = rows[np.argsort(codes[rows], kind="stable")]
     times, values, counts = frame["time"].to_numpy(dtype=float)[rows], values[rows], np.bincount(codes[rows])
     ends = np.cumsum(counts).tolist()
     found = zip(models, [0, *ends[:-1]], ends, strict=False)
     return {str(model): (times[start:end], values[start:end]) for model, start, end in found if start < end}
-
-
-def _codes(models: pd.Series[Any]) -> tuple[NDArray[Any], Sequence[Any]]:
-    """Each row's model as a number, -1 where there is none, and the models by number; a categorical has both."""
-    if isinstance(models.dtype, pd.CategoricalDtype):
-        return models.cat.codes.to_numpy(), models.cat.categories.tolist()
-    codes, names = pd.factorize(models)
-    return codes, names.tolist()
 
 
 def _held(fleet: Fleet) -> dict[str, set[str]]:

@@ -39,9 +39,10 @@ LearnedFootprints = Mapping[tuple[str, str], LearnedFootprint]
 
 def learn(observation: Observation, measured: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], Learned]:
     """What past ticks learned, each refined by this window's mean service time (ms) where there is one."""
+    columns = (observation.learned[name].tolist() for name in LEARNED_COLUMNS)
     before = {
-        (str(model), str(gpu_type)): Learned(float(service_ms), float(spread_ms), int(windows))
-        for model, gpu_type, service_ms, spread_ms, windows in observation.learned[list(LEARNED_COLUMNS)].to_numpy()
+        (model, gpu_type): Learned(service_ms, spread_ms, int(windows))
+        for model, gpu_type, service_ms, spread_ms, windows in zip(*columns, strict=True)
     }
     return before | {key: refined(before.get(key), service_ms) for key, service_ms in measured.items()}
 

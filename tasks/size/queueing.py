@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from tasks.world import Objective
 
@@ -23,8 +23,7 @@ HALVINGS = 30
 """Of the interval from no load to full load: leaves an error of a billionth of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Station:
+class Station(NamedTuple):
     """One copy: ``servers`` requests at a time, each for ``service_s`` on average."""
 
     service_s: float

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ RISE = 3.0
 """Times the demand that was last seen: a rise is carried on to this much and no further, since it may be a jump."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """Copies, the load that they are for, and why."""
 
     copies: int
@@ -86,13 +85,13 @@ def by_rise(e: Evidence, demand_rps: float) -> Wish | None:
     From 5 to 8 req/s in 30 s, 90 s ahead: 8 + 3 / 30 * 90 = 17 req/s.
     """
     times, rps = e.demand
-    earlier = np.flatnonzero(times <= times[-1] - e.limits.interval_s) if times.size else np.empty(0, dtype=np.int64)
+    chance_rps = LUCK * math.sqrt(demand_rps / e.limits.interval_s)
+    if not times.size or rps[-1] <= demand_rps * (1 + e.limits.margin) + chance_rps:
+        return None
+    earlier = np.flatnonzero(times <= times[-1] - e.limits.interval_s)
     if not earlier.size:
         return None
     before = int(earlier[-1])
-    chance_rps = LUCK * math.sqrt(demand_rps / e.limits.interval_s)
-    if rps[-1] <= demand_rps * (1 + e.limits.margin) + chance_rps:
-        return None
     rise = max(0.0, rps[-1] - rps[before]) / (times[-1] - times[before])
     expected_rps = float(min(rps[-1] + rise * e.horizon_s, rps[-1] * RISE))
     capacity = e.capacity

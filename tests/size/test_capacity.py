@@ -91,7 +91,7 @@ ONCE = 1
 def test_declared_until_learned(
     name: str, learned: dict[str, Learned], small: tuple[float, str], large: tuple[float, str]
 ) -> None:
-    found = capacities(MODEL, {"small", "large"}, {("m", gpu): known for gpu, known in learned.items()})
+    found = capacities(MODEL, {"small", "large"}, learned)
     for gpu, (service_ms, source) in (("small", small), ("large", large)):
         assert found[gpu].station.service_s * 1000 == pytest.approx(service_ms)
         assert found[gpu].source == source
@@ -104,5 +104,4 @@ def test_only_gpu_types_that_it_has_a_need_for() -> None:
 
 def test_variability_and_instances_are_those_declared() -> None:
     model = Model("m", {"small": replace(NEED, service_cv2=1.0, instances=2)}, Objective(50.0))
-    learned = {("m", "small"): Learned(80.0, 1.0, 5)}
-    assert capacities(model, {"small"}, learned)["small"].station == Station(0.08, 2, 1.0)
+    assert capacities(model, {"small"}, {"small": Learned(80.0, 1.0, 5)})["small"].station == Station(0.08, 2, 1.0)
