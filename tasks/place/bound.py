@@ -59,11 +59,15 @@ class Market:
     """(P,) replicas that there may be."""
 
 
+def rooms(problem: Problem) -> tuple[Floats, Floats]:
+    """(P,) bytes below the headroom and device-seconds a second below the target of a new replica of each pool."""
+    bytes_ = np.array([np.floor(pool.memory_bytes * (1 - pool.headroom)) for pool in problem.pools])
+    return bytes_, np.array([pool.compute * (1 - pool.headroom) for pool in problem.pools])
+
+
 def market(problem: Problem, models: Flags | None = None) -> Market:
     """The problem for the bound; ``models``: (M,) only these."""
-    wants, pools = problem.wants, problem.pools
-    room_bytes = np.array([np.floor(pool.memory_bytes * (1 - pool.headroom)) for pool in pools])
-    room_compute = np.array([pool.compute * (1 - pool.headroom) for pool in pools])
+    wants, pools, (room_bytes, room_compute) = problem.wants, problem.pools, rooms(problem)
     is_known = np.isfinite(wants.demand_rps)[:, None]
     capacity = np.where(np.isfinite(wants.capacity_rps), wants.capacity_rps, 0.0)
     demand = np.where(is_known, np.nan_to_num(wants.demand_rps)[:, None], capacity * wants.copies[:, None])
@@ -85,8 +89,10 @@ def market(problem: Problem, models: Flags | None = None) -> Market:
     )
 
 
-def prices(problem: Problem, models: Flags | None = None, evaluations: int = EVALUATIONS) -> Prices:
-    """The best prices found; ``models``: (M,) for these alone, in an empty fleet.
+def prices(
+    problem: Problem, models: Flags | None = None, evaluations: int = EVALUATIONS, least: int = ROUNDS
+) -> Prices:
+    """The best prices found; ``models``: (M,) for these alone, in an empty fleet. ``least``: steps at least.
 
     A demand that is not known counts as what its copies may take.
     """
@@ -94,7 +100,7 @@ def prices(problem: Problem, models: Flags | None = None, evaluations: int = EVA
     shape = problem.wants.footprint_bytes.shape
     if not m.load.size:
         return Prices(0.5 * m.cost, 0.5 * m.cost, float((m.fewest * m.cost).sum()), np.zeros(shape))
-    rounds = min(2000, max(ROUNDS, evaluations // m.load.size))
+    rounds = min(2000, max(least, evaluations // m.load.size))
     memory, compute = 0.5 * m.cost, 0.5 * m.cost
     best, best_memory, best_compute = -np.inf, memory, compute
     slope_memory, slope_compute, share = np.zeros_like(memory), np.zeros_like(memory), np.zeros_like(m.load)

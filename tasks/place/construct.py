@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.decision import Reason
-from tasks.place.bound import BARRED, Prices
+from tasks.place.bound import BARRED, Prices, rooms
 from tasks.place.changes import Changes
-from tasks.place.problem import Floats, Ints, Problem
+from tasks.place.problem import Floats, Ints
 from tasks.place.table import SLACK, Table
 
 SLIVER = 0.1
@@ -135,12 +135,6 @@ def _parts(weight: Floats, load: Floats, one: Floats, between: tuple[int, int]) 
     while parts.sum() > most:
         parts[parts.argmax()] -= parts.sum() - most if parts.max() > parts.sum() - most else parts.max()
     return parts
-
-
-def rooms(problem: Problem) -> tuple[Floats, Floats]:
-    """(P,) bytes below the headroom and device-seconds a second below the target of a new replica of each pool."""
-    bytes_ = np.array([np.floor(pool.memory_bytes * (1 - pool.headroom)) for pool in problem.pools])
-    return bytes_, np.array([pool.compute * (1 - pool.headroom) for pool in problem.pools])
 
 
 def _bins(table: Table, pool: int) -> Bins:

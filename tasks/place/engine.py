@@ -28,7 +28,7 @@ SMALL = 2000
 SIZES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
 """Of a replica's compute, that one copy of a hot model may take. Smaller ones fill a replica better, larger ones take
 less memory: which is cheaper depends on what is scarce."""
-HARDLY = 0.02
+HARDLY = 0.04
 """Share of the fleet's cost that smaller copies may cost more, where shares of requests can shift between them."""
 FEW = 100
 """Models: up to here whole fleets are tried; in a larger fleet the half-empty replica of each pool is a small share."""

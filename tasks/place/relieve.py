@@ -10,6 +10,8 @@ from tasks.place.mend import relieve_by_exchange
 from tasks.place.seek import addable, find
 from tasks.place.table import SLACK, Table
 
+HOLE = 0.1
+"""Of what a copy costs that takes more than is over: the hole that it leaves is not used again soon."""
 MOST_STEPS = 8
 """For one replica in one tick: what is not mended by so many is not mended by more of the same."""
 
@@ -35,9 +37,8 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
     pinned = table.problem.wants.is_pinned
     stay = {model for model in models if pinned[model] or (model, spot) in changes.urgent}
     movable = [model for model in _smallest_that_helps(share, -table.free_compute[spot]) if model not in stay]
-    for model in movable:
-        if (to := find(table, model, extra=0)) is not None:
-            return _move(table, changes, (model, spot, to), busy)
+    if (move := _cheapest(table, spot, movable)) is not None:
+        return _move(table, changes, move, busy)
     hot = _by_relief(table, share)
     for model in hot:
         if (to := find(table, model)) is not None:
@@ -51,6 +52,24 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
     (model, is_more), to = min(new.items(), key=lambda one: table.problem.spots.cost_per_hour[one[1]])
     table.switch_on(to)
     return _add(table, changes, (model, to), busy) if is_more else _move(table, changes, (model, spot, to), busy)
+
+
+def _cheapest(table: Table, spot: int, movable: list[int]) -> tuple[int, int, int] | None:
+    """Of the moves that are enough, the one after which the copy costs least more than here, or most less; else the
+    first that helps; None: there is room for none."""
+    pool, excess, best = table.problem.spots.pool, -table.free_compute[spot], None
+    for model in movable:
+        is_enough = table.compute_in(model, [spot])[0] >= excess
+        if best is not None and not is_enough:
+            break
+        if (to := find(table, model, extra=0)) is not None:
+            cost = table.worth.cost_by_pool(model, table.compute_by_pool(model))
+            rise = float(cost[pool[to]] - (1 - HOLE) * cost[pool[spot]])
+            if best is None or rise < best[0]:
+                best = rise, (model, spot, to)
+            if not is_enough:
+                break
+    return None if best is None else best[1]
 
 
 def _add(table: Table, changes: Changes, copy: tuple[int, int], busy: str) -> bool:

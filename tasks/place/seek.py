@@ -48,7 +48,7 @@ def find_slow(table: Table, model: int) -> int | None:
 
 def best_of(table: Table, model: int, fine: Ints) -> int | None:
     """Best of the replicas: where its requests go already, where no load of it failed, ready, far from its other
-    copies, the one that is emptiest then, by name. None: there is none."""
+    copies, in the pool where it costs least, the one that is emptiest then, by name. None: there is none."""
     spots, problem = table.problem.spots, table.problem
     if fine.size == 0:
         return None
@@ -63,9 +63,19 @@ def best_of(table: Table, model: int, fine: Ints) -> int | None:
         fine = _rather(fine, spots.is_ready[fine])
         for group in (spots.zone, spots.node):
             fine = _apart(fine, group, table.replicas_of[model])
+        fine = _cheapest(table, model, fine)
         fullness = np.round(_fullness(table, model, fine), 9)
         return int(fine[np.argmin(fullness)])
     return int(fine[0])
+
+
+def _cheapest(table: Table, model: int, fine: Ints) -> Ints:
+    pools = table.problem.spots.pool[fine]
+    if (pools == pools[0]).all():
+        return fine
+    cost = np.round(table.worth.cost_by_pool(model, table.compute_by_pool(model))[pools], 9)
+    cheapest: Ints = fine[cost == cost.min()]
+    return cheapest
 
 
 def _rather(fine: Ints, is_good: Flags) -> Ints:

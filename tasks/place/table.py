@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 
 from tasks.place.problem import Flags, Floats, Ints, Problem
+from tasks.place.worth import Worth
 
 HOT = 2
 """Copies that make a model hot."""
@@ -30,7 +31,7 @@ class Table:
 
     def __init__(self, problem: Problem) -> None:
         wants, spots = problem.wants, problem.spots
-        self.problem = problem
+        self.problem, self.worth = problem, Worth(problem)
         self.replicas_of: list[list[int]] = [[] for _ in wants.names]
         self.counts: Ints = np.zeros(len(wants.names), dtype=np.int64)
         """(M,) copies that should be: the lengths of those lists."""

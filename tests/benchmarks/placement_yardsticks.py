@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.place.bound import BARRED, Market, market
-from tasks.place.construct import rooms
+from tasks.place.bound import BARRED, Market, market, rooms
 from tasks.place.problem import Problem
 
 HAS_HIGHS = importlib.util.find_spec("highspy") is not None
