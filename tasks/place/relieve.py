@@ -9,6 +9,7 @@ from tasks.place.changes import Changes
 from tasks.place.mend import relieve_by_exchange
 from tasks.place.seek import addable, find
 from tasks.place.table import SLACK, Table
+from tasks.place.weigh import lighten
 
 HOLE = 0.1
 """Of what a copy costs that takes more than is over: the hole that it leaves is not used again soon."""
@@ -17,11 +18,13 @@ MOST_STEPS = 8
 
 
 def relieve(table: Table, changes: Changes) -> None:
-    """Relieve every replica that is over its target by more than noise, the worst first, by one load a step."""
+    """Relieve every replica that is over its target by more than noise, the worst first, by one load a step. A step
+    leaves room where it was: what is then mended by shares takes no load."""
     spots = table.problem.spots
     limit = -(spots.room_compute * table.problem.noise + SLACK)
     over = np.flatnonzero(table.is_on & spots.keeps & (table.free_compute < limit))
     for spot in over[np.argsort(table.free_compute[over], kind="stable")].tolist():
+        lighten(table, changes, spot)
         for _ in range(MOST_STEPS):
             if table.free_compute[spot] >= limit[spot] or not _step(table, changes, spot):
                 break

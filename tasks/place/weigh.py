@@ -47,9 +47,16 @@ def weigh(table: Table, changes: Changes) -> None:
     limit = -(spots.room_compute * table.problem.noise + SLACK)
     over = np.flatnonzero(table.is_on & spots.keeps & (table.free_compute < limit))
     for spot in over[np.argsort(table.free_compute[over], kind="stable")].tolist():
-        busy = f"{spots.names[spot]} is over its compute target by {-table.free_compute[spot]:.2f}"
-        shares.relieve(spot, -float(table.free_compute[spot]))
-        changes.weigh(shares.take(), busy)
+        lighten(table, changes, spot)
+
+
+def lighten(table: Table, changes: Changes, spot: int) -> None:
+    """Where a replica is over its target by more than noise, shares of its models shift to where there is room."""
+    over, spots = -float(table.free_compute[spot]), table.problem.spots
+    if table.problem.splits_by_weight and over > spots.room_compute[spot] * table.problem.noise + SLACK:
+        shares = Shares(table, np.zeros(len(spots.names)))
+        shares.relieve(spot, over)
+        changes.weigh(shares.take(), f"{spots.names[spot]} is over its compute target by {over:.2f}")
 
 
 def ease(table: Table, floor: Floats) -> set[int]:

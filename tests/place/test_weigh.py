@@ -212,6 +212,14 @@ def test_a_slow_copy_gets_what_it_can_serve() -> None:
         assert (len(placed.assignments) == 2) == splits_by_weight
 
 
+def test_the_room_that_a_load_leaves_takes_shares_before_another_load() -> None:
+    """4 + 10 + 10 are 6 over 18, and 4 + 16 are 2 over: b goes, which leaves room for 4, and 2 of a's 4 go there."""
+    placed = World("a b e/a d/", {"a": 8.0, "b": 10.0, "d": 16.0, "e": 10.0}).place()
+    loads = [(a.model, a.replica) for a in placed.assignments if a.reason.code != "kept"]
+    assert loads == [("b", "small-2")]
+    assert {a.replica: a.weight for a in placed.assignments if a.model == "a"} == {"small-0": 1.5, "small-1": 0.5}
+
+
 def test_from_scratch_hot_models_get_smaller_copies_that_cost_hardly_more() -> None:
     pools, models, share = instance(150, 30)
     sized = sizings(pools, models, share * 3_000.0)
