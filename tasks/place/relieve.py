@@ -62,7 +62,7 @@ def _cheapest(table: Table, spot: int, movable: list[int]) -> tuple[int, int, in
     first that helps; None: there is room for none."""
     pool, excess, best = table.problem.spots.pool, -table.free_compute[spot], None
     for model in movable:
-        is_enough = table.compute_in(model, [spot])[0] >= excess
+        is_enough = table.compute_at(model, spot) >= excess
         if best is not None and not is_enough:
             break
         if (to := find(table, model, extra=0)) is not None:
