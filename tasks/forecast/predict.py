@@ -70,8 +70,10 @@ def predict(
     def judged(start: int) -> Judged:
         return judge(_try(demand[start : start + BLOCK], step_s, ahead, width, forecasters), quantile)
 
+    starts = range(0, max(1, len(demand)), BLOCK)
     with ThreadPoolExecutor(WORKERS) as pool:
-        combined = combine(list(pool.map(judged, range(0, max(1, len(demand)), BLOCK))), quantile, pool.map)
+        each = pool.map if len(starts) > 1 else map
+        combined = combine(list(each(judged, starts)), quantile, each)
     names = list(forecasters)
     return Prediction(combined.median, combined.upper, combined.error, tuple(names[i] for i in combined.loudest))
 

@@ -82,7 +82,7 @@ def _others_can(table: Table, model: int) -> bool:
     """Whether each copy that is left, now larger, is within its replica's target and its own capacity."""
     wants, spots = table.problem.wants, table.problem.spots
     held = np.array(table.replicas_of[model], dtype=np.int64)
-    grown = table.compute_in(model, held) - table.compute_in(model, held, 1) > 0
+    grown = table.relief(model, held) > 0
     is_over = table.rate_rps(model, held) > wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK)
     return not (grown & (is_over | (table.free_compute[held] < -SLACK))).any()
 
@@ -92,8 +92,9 @@ def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int], cro
     their target; then far from those before it in the list; then where most copies are, so that the emptiest can go;
     then by name."""
     spots = table.problem.spots
-    over = table.free_compute < -(spots.room_compute * table.problem.noise + SLACK)
-    key = {r: (worth.get((model, r), 4), bool(over[r])) for r in table.replicas_of[model]}
+    held = np.array(table.replicas_of[model], dtype=np.int64)
+    over = table.free_compute[held] < -(spots.room_compute[held] * table.problem.noise + SLACK)
+    key = {r: (worth.get((model, r), 4), is_over) for r, is_over in zip(held.tolist(), over.tolist(), strict=True)}
     rest = sorted(key, key=lambda r: (key[r], -crowd[r], r))
     if all(spots.zone[replica] < 0 for replica in rest):
         return rest

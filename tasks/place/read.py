@@ -61,9 +61,10 @@ def _wants(models: Sequence[Model], sizings: Sequence[Sizing], pools: Sequence[P
     allowed = np.empty((len(models), len(pools)), dtype=bool)
     for p, pool in enumerate(pools):
         gpu = pool.gpu_type
-        rows = [_row(model, sizing, gpu) for model, sizing in zip(models, sizings, strict=True)]
-        table = np.array(rows, dtype=float).reshape(len(models), 3)
-        footprint[:, p], device[:, p], capacity[:, p] = table[:, 0], table[:, 1], table[:, 2]
+        needs = [(model.need_by_gpu_type.get(gpu), sizing) for model, sizing in zip(models, sizings, strict=True)]
+        footprint[:, p] = [np.inf if need is None else need.footprint_bytes for need, _ in needs]
+        device[:, p] = [0.0 if need is None else s.device_s(need, gpu) for need, s in needs]
+        capacity[:, p] = [0.0 if need is None else s.capacity_rps_by_gpu_type.get(gpu, np.inf) for need, s in needs]
         allowed[:, p] = [model.may_live_in(pool) for model in models]
     return Wants(
         names=tuple(model.name for model in models),
@@ -77,15 +78,6 @@ def _wants(models: Sequence[Model], sizings: Sequence[Sizing], pools: Sequence[P
         device_s=device,
         capacity_rps=capacity,
     )
-
-
-def _row(model: Model, sizing: Sizing, gpu_type: str) -> tuple[float, float, float]:
-    """Footprint (bytes), device time that is kept for a request (s), and capacity (req/s)."""
-    need = model.need_by_gpu_type.get(gpu_type)
-    if need is None:
-        return np.inf, 0.0, 0.0
-    capacity_rps = sizing.capacity_rps_by_gpu_type.get(gpu_type, np.inf)
-    return need.footprint_bytes, sizing.device_s(need, gpu_type), capacity_rps
 
 
 def _there(fleet: Fleet, index: dict[str, int], spot_index: dict[str, int]) -> Copies:

@@ -16,7 +16,6 @@ HOT = 2
 """Copies that make a model hot."""
 EQUAL = 0.005
 """Weights, 1 on average, that differ from it by less are equal: what a gateway keeps of them is rounded."""
-NONE: Mapping[int, float] = {}
 SLACK = 1e-9
 """Sums of floats are compared with this share of room: 0.1 + 0.2 fits into 0.3."""
 
@@ -30,7 +29,7 @@ class Table:
     """
 
     def __init__(self, problem: Problem) -> None:
-        wants, spots = problem.wants, problem.spots
+        wants, spots, there = problem.wants, problem.spots, problem.there
         self.problem, self.worth = problem, Worth(problem)
         self.replicas_of: list[list[int]] = [[] for _ in wants.names]
         self.counts: Ints = np.zeros(len(wants.names), dtype=np.int64)
@@ -44,11 +43,12 @@ class Table:
         """(R,) room that no copy takes that should be there; negative: over."""
         self.free_compute: Floats = spots.room_compute.copy()
         """(R,) below the target; negative: over."""
-        self.going_bytes: Floats = np.zeros(len(spots.names))
+        taken = wants.footprint_bytes[there.model, spots.pool[there.replica]]
+        self.going_bytes: Floats = np.bincount(there.replica, taken, len(spots.names)).astype(float)
         """(R,) of copies that are there and should not be: taken until they are unloaded."""
         self.going_of: dict[int, set[int]] = defaultdict(set)
         """By model, the replicas of those."""
-        self.present = set(zip(problem.there.model.tolist(), problem.there.replica.tolist(), strict=True))
+        self.present = set(zip(there.model.tolist(), there.replica.tolist(), strict=True))
         """(model, replica) of the copies that are there."""
         self.weights: dict[int, Mapping[int, float]] = {}
         """By model whose copies do not all weigh the same, the weight by replica, 1 on average."""
@@ -67,9 +67,6 @@ class Table:
         self._journal: list[tuple[int, int, bool, Mapping[int, float]]] = []
         for model, replica in self.present:
             self.going_of[model].add(replica)
-        there = problem.there
-        footprint = wants.footprint_bytes[there.model, spots.pool[there.replica]]
-        self.going_bytes += np.bincount(there.replica, footprint, len(spots.names))
 
     def count(self, model: int) -> int:
         return len(self.replicas_of[model])
@@ -79,8 +76,7 @@ class Table:
         return max(1, self._copies[model], len(self.replicas_of[model]) + extra)
 
     def compute_by_pool(self, model: int, extra: int = 0) -> Floats:
-        """(P,) device-seconds a second of each copy with so many copies more. Unknown demand counts as what a copy may
-        take."""
+        """(P,) device-seconds a second of a copy, with so many copies more. Unknown demand: as much as one may take."""
         wants = self.problem.wants
         rate: Floats | float = self._demand_rps[model] / self.divisor(model, extra)
         if math.isnan(rate):
@@ -101,8 +97,7 @@ class Table:
         held = np.fromiter(chain.from_iterable(self.replicas_of), np.int64, len(models))
         capacity = self.problem.wants.capacity_rps[models, self.problem.spots.pool[held]]
         rate = np.minimum(self.rate_of_all(), self._best_rps)[models]
-        is_over = np.zeros(len(self.counts), dtype=bool)
-        is_over[models[rate > capacity * (1 + noise)]] = True
+        is_over = np.bincount(models[rate > capacity * (1 + noise)], minlength=len(self.counts)) > 0
         for model in self.weights:
             is_over[model] = bool(self.over_capacity(model, noise))
         return np.flatnonzero(is_over)
@@ -117,10 +112,9 @@ class Table:
 
     def compute_in(self, model: int, replicas: Ints | list[int], extra: int = 0) -> Floats:
         """(len(replicas),) the same, by replica: at most all that a replica has."""
-        spots, rows = self.problem.spots, np.asarray(replicas)
-        share: Floats = self.compute_by_pool(model, extra)[spots.pool[rows]] * self._weight(model, replicas)
-        capped: Floats = np.minimum(share, spots.room_compute[rows])
-        return capped
+        rows, spots, compute = np.asarray(replicas), self.problem.spots, self.compute_by_pool(model, extra)
+        share: Floats = np.minimum(compute[spots.pool[rows]] * self._weight(model, replicas), spots.room_compute[rows])
+        return share
 
     def compute_at(self, model: int, replica: int, extra: int = 0) -> float:
         """The same in one replica: numbers take a fraction of the time of arrays of one."""
@@ -130,19 +124,28 @@ class Table:
             capacity: float = self.problem.wants.capacity_rps.item(model, pool)
             share = (capacity if math.isfinite(capacity) else 0.0) * device_s
         else:
-            share = rate * device_s * self.weights.get(model, NONE).get(replica, 1.0)
+            share = rate * device_s * self.weights.get(model, {}).get(replica, 1.0)
         return min(share, self._room_compute[replica])
+
+    def relief(self, model: int, replicas: Ints) -> Floats:
+        """(len(replicas),) what a copy there would give up, if the model got one copy more."""
+        spots, weight = self.problem.spots, self._weight(model, replicas)
+        pool, room = spots.pool[replicas], spots.room_compute[replicas]
+        smaller = np.minimum(self.compute_by_pool(model, 1)[pool] * weight, room)
+        given: Floats = np.minimum(self.compute_by_pool(model)[pool] * weight, room) - smaller
+        return given
 
     def rate_rps(self, model: int, replicas: Ints | list[int]) -> Floats:
         """(len(replicas),) requests a second that a copy of the model gets there; NaN: unknown demand."""
-        return np.full(len(replicas), self._demand_rps[model] / self.divisor(model)) * self._weight(model, replicas)
+        return np.full(len(replicas), self._demand_rps[model] / self.divisor(model) * self._weight(model, replicas))
 
     def _weight(self, model: int, replicas: Ints | list[int]) -> Floats | float:
         weights = self.weights.get(model)
         if weights is None or math.isnan(self._demand_rps[model]):
             return 1.0
         names = replicas if isinstance(replicas, list) else replicas.tolist()
-        return np.array([weights.get(replica, 1.0) for replica in names])
+        get = weights.get
+        return np.array([get(replica, 1.0) for replica in names])
 
     def weigh(self, model: int, weights: Mapping[int, float]) -> None:
         """Split the model's requests over its copies by these weights, 1 on average; empty: evenly."""
@@ -163,22 +166,22 @@ class Table:
 
     def keep(self, models: Ints, replicas: Ints, weights: Floats) -> None:
         """Copies that are there should be, all at once, on a table that has none yet. This cannot be undone."""
-        wants, spots, size = self.problem.wants, self.problem.spots, len(self.problem.spots.names)
-        for model, replica in zip(models.tolist(), replicas.tolist(), strict=True):
+        wants, spots, size = self.problem.wants, self.problem.spots, len(self.models_in)
+        self.counts = np.bincount(models, minlength=len(wants.names))
+        mean = np.bincount(models, weights, len(wants.names)) / np.maximum(self.counts, 1)
+        weight = weights / mean[models]
+        is_uneven = np.isin(models, models[np.abs(weight - 1) > EQUAL])
+        shares: dict[int, dict[int, float]] = defaultdict(dict)
+        rows = (models.tolist(), replicas.tolist(), weight.tolist(), is_uneven.tolist())
+        for model, replica, share, is_weighed in zip(*rows, strict=True):
             self.replicas_of[model].append(replica)
             self.models_in[replica].append(model)
             self.going_of[model].remove(replica)
-        self.counts = count = np.bincount(models, minlength=len(wants.names))
-        divisor = np.maximum(1, np.maximum(wants.copies, count))
-        mean = np.bincount(models, weights, len(wants.names)) / np.maximum(count, 1)
-        weight = weights / mean[models]
-        for model in np.unique(models[np.abs(weight - 1) > EQUAL]).tolist():
-            mine = models == model
-            self.weights[model] = dict(zip(replicas[mine].tolist(), weight[mine].tolist(), strict=True))
-        weight[np.isnan(wants.demand_rps[models]) | ~np.isin(models, list(self.weights))] = 1.0
-        capacity = np.where(np.isfinite(wants.capacity_rps), wants.capacity_rps, 0.0)[models, spots.pool[replicas]]
-        rate = wants.demand_rps[models] / divisor[models]
-        compute = np.where(np.isnan(rate), capacity, rate) * wants.device_s[models, spots.pool[replicas]] * weight
+            if is_weighed:
+                shares[model][replica] = share
+        self.weights.update(shares)
+        weight[np.isnan(wants.demand_rps[models]) | ~is_uneven] = 1.0
+        compute = self.compute_of_all()[models, spots.pool[replicas]] * weight
         footprint = wants.footprint_bytes[models, spots.pool[replicas]]
         self.free_compute -= np.bincount(replicas, np.minimum(compute, spots.room_compute[replicas]), size)
         self.free_bytes -= np.bincount(replicas, footprint, size)
@@ -187,10 +190,8 @@ class Table:
     def add(self, model: int, replica: int) -> None:
         """The copy should be there."""
         self._journal.append((model, replica, True, self.weights.get(model, {})))
-        held = self.replicas_of[model]
-        if held and self.divisor(model, 1) != self.divisor(model):
-            self.free_compute[held] += self.compute_in(model, held) - self.compute_in(model, held, 1)
-        held.append(replica)
+        self._resize(model, 1)
+        self.replicas_of[model].append(replica)
         self.counts[model] += 1
         self.models_in[replica].append(model)
         self.free_compute[replica] -= self.compute_at(model, replica)
@@ -208,8 +209,7 @@ class Table:
         held.remove(replica)
         self.counts[model] -= 1
         self.models_in[replica].remove(model)
-        if held and self.divisor(model, 1) != self.divisor(model):
-            self.free_compute[held] += self.compute_in(model, held, 1) - self.compute_in(model, held)
+        self._resize(model, -1)
         footprint = self.problem.wants.footprint_bytes[model, self.problem.spots.pool[replica]]
         self.free_bytes[replica] += footprint
         if (model, replica) in self.present:
@@ -219,6 +219,12 @@ class Table:
             mean = sum(weights.get(other, 1.0) for other in held) / max(1, len(held))
             left = {other: weights.get(other, 1.0) / mean for other in held}
             self._split(model, left if any(abs(weight - 1) > EQUAL for weight in left.values()) else {})
+
+    def _resize(self, model: int, sign: int) -> None:
+        """The model's copies become smaller, since one more comes, or larger (-1), since one has gone."""
+        if self.replicas_of[model] and self.divisor(model, 1) != self.divisor(model):
+            held = np.array(self.replicas_of[model])
+            self.free_compute[held] += sign * self.relief(model, held)
 
     def move(self, model: int, source: int, target: int) -> None:
         """The copy should be elsewhere; ``source`` -1: one copy more comes."""

@@ -93,9 +93,12 @@ class Shares:
 
     table: Table
     floor: Floats
-    """(R,) compute that stays free in a replica that takes more."""
+    """(R,) compute that stays free in a replica that takes more: at least what demand trembles by."""
     shifted: set[int] = field(default_factory=set)
     left: int = SHIFTS
+
+    def __post_init__(self) -> None:
+        self.floor = np.maximum(self.floor, self.table.problem.noise * self.table.problem.spots.room_compute)
 
     def take(self) -> set[int]:
         """The models whose shares were shifted since the last time."""
@@ -139,14 +142,17 @@ class Shares:
         if need <= SLACK:
             return True
         held = np.array(table.replicas_of[model], dtype=np.int64)
-        rate, mine = table.rate_rps(model, held), held == spot
+        rate, mine = table.rate_rps(model, table.replicas_of[model]), table.replicas_of[model].index(spot)
+        mean = float(rate.mean())
+        most = float(rate[mine]) - LEAST * mean
+        if most <= SLACK * mean:
+            return False
         takes = self._takes(model, held, rate)
         takes[mine] = 0.0
-        most = float(rate[mine][0] - LEAST * rate.mean())
-        device_s = max(float(table.problem.wants.device_s[model, table.problem.spots.pool[spot]]), 1e-12)
-        moved = min(need / device_s, most, float(takes.sum()))
-        if moved > SLACK * float(rate.mean()):
-            rate += takes * (moved / takes.sum())
+        free, device_s = float(takes.sum()), table.problem.wants.device_s.item(model, table.problem.spots.pool[spot])
+        moved = min(need / max(device_s, 1e-12), most, free)
+        if moved > SLACK * mean:
+            rate += takes * (moved / free)
             rate[mine] -= moved
             self._split(model, held, rate)
         return bool(enough - float(table.free_compute[spot]) <= SLACK)
@@ -158,7 +164,7 @@ class Shares:
         """
         held = np.array(self.table.replicas_of[model], dtype=np.int64)
         rate = self.table.rate_rps(model, held)
-        excess = np.clip(rate - _capacity(self.table, model, held), 0.0, None)
+        excess = np.maximum(rate - _capacity(self.table, model, held), 0.0)
         takes = self._takes(model, held, rate)
         if excess.sum() > takes.sum() or (rate - excess < LEAST * rate.mean()).any():
             return False
@@ -170,9 +176,8 @@ class Shares:
         and its replica's target less noise."""
         table = self.table
         device_s = np.maximum(table.problem.wants.device_s[model][table.problem.spots.pool[held]], 1e-12)
-        noise = table.problem.noise * table.problem.spots.room_compute[held]
-        room = (table.free_compute[held] - np.maximum(self.floor[held], noise)) / device_s
-        takes: Floats = np.clip(np.minimum(room, MOST * _capacity(table, model, held) - rate), 0.0, None)
+        room = (table.free_compute[held] - self.floor[held]) / device_s
+        takes: Floats = np.maximum(np.minimum(room, MOST * _capacity(table, model, held) - rate), 0.0)
         return takes
 
     def _split(self, model: int, held: Ints, rate: Floats) -> None:
