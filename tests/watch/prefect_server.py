@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from tests.triton_server import free_ports
 
 ROOT = Path(__file__).parents[2]
 PREFECT = Path(sys.executable).parent / "prefect"
 START_S = 120.0
+BUSY = Retry(total=8, backoff_factor=0.5, status_forcelist=(503,), allowed_methods=None)
+"""Its database takes one writer at a time: a server that is busy says 503, and wants to be asked again."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class PrefectServer:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        answer = requests.post(f"{self.url}/{path}", json=body or {}, timeout=10)
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=BUSY))
+            answer = session.post(f"{self.url}/{path}", json=body or {}, timeout=60)
         answer.raise_for_status()
         return answer.json()
 
