@@ -141,8 +141,12 @@ class Shares:
         need = enough - float(table.free_compute[spot])
         if need <= SLACK:
             return True
-        held = np.array(table.replicas_of[model], dtype=np.int64)
-        rate, mine = table.rate_rps(model, table.replicas_of[model]), table.replicas_of[model].index(spot)
+        held, mine = np.array(table.replicas_of[model], dtype=np.int64), table.replicas_of[model].index(spot)
+        has_room = table.free_compute[held] > self.floor[held]
+        has_room[mine] = False
+        if not has_room.any():
+            return False
+        rate = table.rate_rps(model, table.replicas_of[model])
         mean = float(rate.mean())
         most = float(rate[mine]) - LEAST * mean
         if most <= SLACK * mean:
