@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.decision import Assignment, Placement, Reason, StepKind
-from tasks.world import Copy, CopyState, Fleet, Observation, Replica, ReplicaState
+from tasks.world import Copy, CopyState, Model, Observation, Replica, ReplicaState
 
 CopyKey = tuple[str, str]
 """Model and replica."""
@@ -58,12 +58,13 @@ def coming(observation: Observation, placement: Placement) -> list[Change]:
     for assignment in placement.assignments:
         replica = replica_by_name.get(assignment.replica)
         if replica is not None and replica.state is ReplicaState.READY:
-            change = _coming(assignment, replica, copy_by_key.get((assignment.model, assignment.replica)), fleet)
+            copy, model = copy_by_key.get((assignment.model, assignment.replica)), model_by_name[assignment.model]
+            change = _coming(assignment, replica, copy, model)
             found += [change] if change else []
     return sorted(found, key=lambda c: (c.model in served, -model_by_name[c.model].priority, c.key))
 
 
-def _coming(assignment: Assignment, replica: Replica, copy: Copy | None, fleet: Fleet) -> Change | None:
+def _coming(assignment: Assignment, replica: Replica, copy: Copy | None, model: Model) -> Change | None:
     unroute = (StepKind.UNROUTE,) if copy is not None and copy.is_routed else ()
     load = (StepKind.LOAD, StepKind.ROUTE)
     kinds: tuple[StepKind, ...]
@@ -86,7 +87,7 @@ def _coming(assignment: Assignment, replica: Replica, copy: Copy | None, fleet: 
         assignment.replica,
         kinds,
         reason,
-        fleet.model_by_name[assignment.model].need_by_gpu_type[replica.gpu_type].footprint_bytes,
+        model.need_by_gpu_type[replica.gpu_type].footprint_bytes,
         is_filled=copy is not None and copy.state in FILLED,
     )
 
@@ -95,17 +96,17 @@ def going(observation: Observation, placement: Placement) -> list[Change]:
     """The copies that should not be there, in replicas that can be worked on: first in those that should go."""
     fleet = observation.fleet
     wanted = {(assignment.model, assignment.replica) for assignment in placement.assignments}
-    replica_by_name = fleet.replica_by_name
+    replica_by_name, model_by_name = fleet.replica_by_name, fleet.model_by_name
     leaving = {name for name, _ in placement.leaving}
     found = []
     for copy in fleet.copies:
         replica = replica_by_name.get(copy.replica)
-        if (copy.model, copy.replica) in wanted or copy.model not in fleet.model_by_name:
+        if (copy.model, copy.replica) in wanted or copy.model not in model_by_name:
             continue
         if (kinds := _ways_out(copy, replica)) is None:
             continue
         reason = (placement.surplus or {}).get((copy.model, copy.replica)) or Reason("surplus", _why(copy, replica))
-        need = fleet.model_by_name[copy.model].need_by_gpu_type.get(replica.gpu_type) if replica else None
+        need = model_by_name[copy.model].need_by_gpu_type.get(replica.gpu_type) if replica else None
         footprint = need.footprint_bytes if need else 0
         found.append(
             Change(copy.model, copy.replica, kinds, reason, footprint, copy.is_serving, is_filled=copy.state in FILLED)
