@@ -104,7 +104,7 @@ def prices(
     memory, compute = 0.5 * m.cost, 0.5 * m.cost
     best, best_memory, best_compute = -np.inf, memory, compute
     slope_memory, slope_compute, share = np.zeros_like(memory), np.zeros_like(memory), np.zeros_like(m.load)
-    scale, rows, misses = m.cost**2, np.arange(len(m.load)), 0
+    scale, misses = m.cost**2, 0
     step = STEP
     for n in range(rounds):
         choice, value, over_memory, over_compute = _buy(m, memory, compute)
@@ -112,7 +112,7 @@ def prices(
         slope_memory += fresh * (over_memory - slope_memory)
         slope_compute += fresh * (over_compute - slope_compute)
         share *= 1 - fresh
-        share[rows, choice] += fresh
+        share.reshape(-1)[choice] += fresh
         if value > best:
             best, best_memory, best_compute, misses = value, memory, compute, 0
             if (slope_memory * over_memory + slope_compute * over_compute).sum() > 0:
@@ -131,14 +131,14 @@ def prices(
 
 
 def _buy(m: Market, memory: Floats, compute: Floats) -> tuple[Ints, float, Floats, Floats]:
-    """Each model's pool at these prices, the bound that they give, and by how many replicas the purchases are over what
-    each pool then opens, in memory and in compute: the bound's slope."""
-    paid = m.load * compute + m.taken * memory
-    choice = paid.argmin(axis=1)
-    rows, pools = np.arange(len(choice)), len(m.cost)
+    """Each model's pool at these prices, as a place in the flat (M, P) arrays, the bound that they give, and by how
+    many replicas the purchases are over what each pool then opens, in memory and in compute: the bound's slope."""
+    paid, pools = m.load * compute + m.taken * memory, len(m.cost)
+    pool = paid.argmin(axis=1)
+    choice = np.arange(0, paid.size, pools) + pool
     gain = m.cost - memory - compute
     opened = np.where(gain >= 0, m.fewest, m.most)
-    value = float(paid[rows, choice].sum() + (opened * gain).sum())
-    memory_wanted: Floats = np.bincount(choice, m.taken[rows, choice], pools).astype(np.float64)
-    compute_wanted: Floats = np.bincount(choice, m.load[rows, choice], pools).astype(np.float64)
+    value = float(paid.take(choice).sum() + (opened * gain).sum())
+    memory_wanted: Floats = np.bincount(pool, m.taken.take(choice), pools).astype(np.float64)
+    compute_wanted: Floats = np.bincount(pool, m.load.take(choice), pools).astype(np.float64)
     return choice, value, memory_wanted - opened, compute_wanted - opened
