@@ -8,7 +8,7 @@ from tasks.decision import Reason
 from tasks.place.changes import Changes
 from tasks.place.clear import clear
 from tasks.place.problem import Flags, Floats, Ints
-from tasks.place.seek import awaited, find
+from tasks.place.seek import awaited, find, may_find
 from tasks.place.table import Table
 
 DRAINED_SHARE = 0.01
@@ -62,10 +62,13 @@ def consolidate(table: Table, changes: Changes) -> None:
     rule, spots = Rule(table, changes), table.problem.spots
     candidates = [s for s in np.flatnonzero(_may_go(table) & ~_is_bound(table)).tolist() if table.models_in[s]]
     candidates = sorted(candidates, key=lambda spot: (_content(table, spot), spot))[:TRIED]
+    models = np.unique([model for spot in candidates for model in table.models_in[spot]]).astype(np.int64)
+    stuck = set(models[~may_find(table, models, table.problem.margin)].tolist())
     most = max(1, int(rule.replicas * DRAINED_SHARE))
     for spot in sorted(candidates, key=lambda s: (-spots.cost_per_hour[s], len(table.models_in[s]), s)):
         moved = len(table.models_in[spot])
-        if rule.most_loads(spot) >= moved and _move_out(table, changes, spot, table.problem.margin):
+        is_worth_it = rule.most_loads(spot) >= moved and stuck.isdisjoint(table.models_in[spot])
+        if is_worth_it and _move_out(table, changes, spot, table.problem.margin):
             rule.give_up(spot, moved)
             most -= 1
         if most == 0:

@@ -26,6 +26,19 @@ def find(table: Table, model: int, extra: int = 1, without: Flags | None = None,
     return None
 
 
+def may_find(table: Table, models: Ints, margin: float) -> Flags:
+    """(len(models),) False: :func:`find` has no other replica for a copy of the model. All at once, and by memory and
+    compute alone, so that True says little."""
+    wants, spots = table.problem.wants, table.problem.spots
+    compute = np.minimum(table.compute_of_all()[models][:, spots.pool], spots.room_compute) * (1 + margin)
+    footprint = np.where(wants.is_allowed[models], wants.footprint_bytes[models], np.inf)[:, spots.pool]
+    fine = (compute <= table.free_compute + SLACK) & (footprint <= table.free_bytes) & table.takes
+    for row, model in enumerate(models.tolist()):
+        fine[row, table.replicas_of[model]] = False
+    comes_back: Flags = np.array([bool(table.going_of.get(model)) for model in models.tolist()], dtype=bool)
+    return fine.any(axis=1) | comes_back
+
+
 def find_urgent(table: Table, model: int) -> int | None:
     """A replica whose headroom has the compute, for a copy that cannot wait for a new one to start."""
     spots = table.problem.spots

@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 
+from tasks.place.journal import Before
 from tasks.place.problem import Flags, Floats, Ints, Problem
 from tasks.place.worth import Worth
 
@@ -64,7 +65,7 @@ class Table:
         least_rps = np.where(is_possible, wants.capacity_rps, np.inf).min(axis=1, initial=np.inf)
         self.is_hot: Flags = (wants.copies >= HOT) | (wants.demand_rps > least_rps)
         """(M,) whether the model may get more and smaller copies; one of which one will do anywhere keeps one."""
-        self._journal: list[tuple[int, int, bool, Mapping[int, float]]] = []
+        self._journal: list[Before] = []
         for model, replica in self.present:
             self.going_of[model].add(replica)
 
@@ -149,7 +150,7 @@ class Table:
 
     def weigh(self, model: int, weights: Mapping[int, float]) -> None:
         """Split the model's requests over its copies by these weights, 1 on average; empty: evenly."""
-        self._journal.append((model, -1, False, self.weights.get(model, {})))
+        self._journal.append(Before.weigh(self, model))
         self._split(model, weights)
 
     def _split(self, model: int, weights: Mapping[int, float]) -> None:
@@ -189,7 +190,7 @@ class Table:
 
     def add(self, model: int, replica: int) -> None:
         """The copy should be there."""
-        self._journal.append((model, replica, True, self.weights.get(model, {})))
+        self._journal.append(Before.add(self, model, replica))
         self._resize(model, 1)
         self.replicas_of[model].append(replica)
         self.counts[model] += 1
@@ -203,7 +204,7 @@ class Table:
 
     def remove(self, model: int, replica: int) -> None:
         """The copy should not be there; if it is there now, its memory stays taken for this tick."""
-        self._journal.append((model, replica, False, self.weights.get(model, {})))
+        self._journal.append(Before.remove(self, model, replica))
         held = self.replicas_of[model]
         self.free_compute[replica] += self.compute_at(model, replica)
         held.remove(replica)
@@ -237,13 +238,9 @@ class Table:
         return len(self._journal)
 
     def undo(self, mark: int) -> None:
-        """Take back every change since the mark, but for the order of lists."""
+        """Take back every change since the mark: nothing of it is left."""
         while len(self._journal) > mark:
-            model, replica, is_added, weights = self._journal.pop()
-            if replica >= 0:
-                (self.remove if is_added else self.add)(model, replica)
-                self._journal.pop()
-            self._split(model, weights)
+            self._journal.pop().restore(self)
 
     def switch_on(self, replica: int) -> None:
         """The pool should get this replica."""

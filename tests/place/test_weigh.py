@@ -133,8 +133,13 @@ def test_running_sums_are_those_of_the_rates_whatever_is_done_and_undone() -> No
         found = np.bincount([spot for _, spot in pairs], rate, len(table.models_in)) * 0.05
         return list((table.problem.spots.room_compute - found).round(9))
 
-    before, mark = table.free_compute.round(9).tolist(), table.mark()
-    assert before == asked()
+    def state() -> tuple[object, ...]:
+        lists = [list(those) for those in (*table.replicas_of, *table.models_in)]
+        sums = (table.free_compute, table.free_bytes, table.going_bytes, table.counts)
+        return lists, dict(table.weights), {m: set(at) for m, at in table.going_of.items()}, [a.tolist() for a in sums]
+
+    before, mark = state(), table.mark()
+    assert table.free_compute.round(9).tolist() == asked()
     # 0.4 and 1.4 are left, 0.9 on average, and a third is to come, which then weighs 1
     table.remove(0, 1)
     assert rates(table, "a") == [round(12 / 3 * w / 0.9, 2) for w in (0.4, 1.4)]
@@ -146,7 +151,7 @@ def test_running_sums_are_those_of_the_rates_whatever_is_done_and_undone() -> No
     assert table.free_compute.round(9).tolist() == asked()
     table.undo(mark)
     assert rates(table, "a") == [1.6, 4.8, 5.6]
-    assert table.free_compute.round(9).tolist() == before
+    assert state() == before, "to the last bit, in the same order"
 
 
 def outcome(world: World) -> tuple[dict[str, float], list[str]]:
