@@ -62,10 +62,23 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
         least = worth.get((model, order[-1]), 4)
         equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
         must = len(order) > wants.max_copies[model]
-        gone = next((replica for replica in equals if _drop(table, model, replica, must)), None)
+        may_go = equals if must else _may_go(table, model, equals)
+        gone = next((replica for replica in may_go if _drop(table, model, replica, must)), None)
         if gone is None:
             return
         order.remove(gone)
+
+
+def _may_go(table: Table, model: int, replicas: list[int]) -> list[int]:
+    """Those whose copy the model's others can do without; all of them where copies have weights, which change with the
+    copy that goes."""
+    if model in table.weights:
+        return replicas
+    held = np.array(table.replicas_of[model], dtype=np.int64)
+    grown = table.compute_in(model, held, -1) - table.compute_in(model, held)
+    is_stuck = (table.free_compute[held] - grown < -SLACK) | ~table.has_capacity(model, -1)[held]
+    stuck = set(held[(grown > 0) & is_stuck].tolist())
+    return [replica for replica in replicas if stuck <= {replica}]
 
 
 def _drop(table: Table, model: int, replica: int, must: bool) -> bool:
