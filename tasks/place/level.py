@@ -44,10 +44,12 @@ def _more(table: Table, model: int) -> list[Move]:
 
 
 def _moved(table: Table, model: int, over: list[int]) -> list[Move]:
-    """Each of these copies to where it can serve its share; empty: there is no room for all."""
+    """Each of these copies to where it can serve its share; empty: there is no room for all. Not to a replica that
+    another autoscaler has yet to add: until then a slow copy beats none."""
     mark, moves = table.mark(), list[Move]()
+    asked = table.problem.spots.is_new & ~table.problem.spots.is_ours
     for replica in [] if table.problem.wants.is_pinned[model] else over:
-        if (to := find(table, model, extra=0)) is None:
+        if (to := find(table, model, extra=0, without=asked)) is None:
             moves.clear()
             break
         moves.append((model, replica, to))

@@ -156,9 +156,16 @@ def logged(fleet: RunningFleet, run_id: str) -> str:
     return "\n".join(line["message"] for line in call(fleet.live.state, "POST", "logs/filter", wanted))
 
 
+def planned_page(fleet: RunningFleet) -> str:
+    """What a tick that only plans says."""
+    by_hand(fleet, "-p", "mode=plan")
+    page: str = summary_artifact(fleet)["data"]
+    return page
+
+
 def test_plan_shows_exactly_what_apply_does(fleet: RunningFleet) -> None:
     configure(fleet, {"squeezenet": {"min_copies": 1}})
-    by_hand(fleet, "-p", "mode=plan")
+    wait_until(lambda: "demand_unknown" not in planned_page(fleet), "the demand of each model is known", 90)
     planned = steps_of_the_latest(fleet)
     assert "plan only" in summary_artifact(fleet)["description"]
     assert {row["result"] for row in planned} == {"planned"}

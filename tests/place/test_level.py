@@ -83,3 +83,30 @@ def test_the_policy_allows_no_second_copy_so_it_moves() -> None:
     answer = placed("slow+ slow fast", 20.0, (2, 1), max_copies=1)
     assert [a.replica for a in answer.assignments] == ["fast-2"]
     assert "20.0 req/s a copy > 10.0 within the objective on slow" in answer.assignments[0].reason.text
+
+
+def test_no_copy_waits_for_a_replica_of_another_autoscaler_while_a_slow_one_could_serve() -> None:
+    """``a`` gets 5 req/s and could serve 4 in the only replica with room, 10 in the small one that ``b`` asks for. It
+    went there, so that the large one was spare and given up, came back for the second ``c``, and so on."""
+    one = {gpu: Need(GB, 1.0, compute_ms=5.0) for gpu in ("small", "large")}
+    models = (
+        Model("a", one, Objective(50.0), max_copies=1, priority=1),
+        Model("b", {"small": one["small"]}, Objective(50.0)),
+        Model("c", {"large": Need(GB, 1.0, compute_ms=100.0)}, Objective(50.0), max_copies=2),
+    )
+    pools = (
+        Pool("small", "small", 9 * GB, 1.0, 0, 1, 0, is_scaled_by_us=False),
+        Pool("large", "large", 9 * GB, 1.0, 0, 2, 2, headroom=0.0),
+    )
+    replicas = tuple(Replica(f"large-{i}", "large", "large", 9 * GB, 1.0) for i in range(2))
+    seen = Observation(NOW, Fleet(models, pools, replicas, (Copy("c", "large-0", CopyState.READY, is_routed=True),)))
+    sizings = (
+        Sizing("a", 1, 5.0, {"small": 10.0, "large": 4.0}, WHY),
+        Sizing("b", 1, 1.0, {"small": 10.0}, WHY),
+        Sizing("c", 2, 20.0, {"large": 10.0}, WHY),
+    )
+    answer = place(seen, sizings, Limits())
+    assert {(a.model, a.replica) for a in answer.assignments} == {
+        ("a", "large-1"), ("b", "small+1"), ("c", "large-0"),
+    }  # fmt: skip
+    assert answer.leaving == ()

@@ -41,6 +41,8 @@ class Kubelet:
         self._lost: set[str] = set()
         self._numbers = itertools.count(1)
         self._done = threading.Event()
+        self._turn = threading.Lock()
+        """While it looks after its pods: what it began to say of one is said before somebody else says otherwise."""
         self._thread = threading.Thread(target=self._loop, name="kubelet", daemon=True)
         self._workers = ThreadPoolExecutor(16, thread_name_prefix="kubelet")
 
@@ -71,15 +73,18 @@ class Kubelet:
     def lose(self, node: str, status: str) -> None:
         """Its kubelet reports no more (``Unknown``), or that it is not ready (``False``): nothing is done for its pods,
         whose servers go on; as the node controller does, they are called unready."""
-        self._lost.add(node)
+        with self._turn:
+            self._lost.add(node)
         why = {"reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
         self._set_condition(f"/api/v1/nodes/{node}", status, **why)
         for pod in self._pods_on(node):
             self.call_unready(pod)
 
     def call_unready(self, pod: str) -> None:
-        """As somebody else than its kubelet does."""
-        self._set_condition(self.api.path("v1", "pods", pod), "False")
+        """As somebody else than its kubelet does, and later than what made it ready: conditions have whole seconds."""
+        time.sleep(1.0)
+        with self._turn:
+            self._set_condition(self.api.path("v1", "pods", pod), "False")
 
     def find(self, node: str) -> None:
         """It reports again, and says of its pods what they are."""
@@ -97,13 +102,17 @@ class Kubelet:
 
     def _loop(self) -> None:
         while not self._done.wait(LOOK_S):
-            try:
-                pods = self.api.items(self.api.path("v1", "pods"))
-            except ApiError:
-                continue  # an API server that restarts
-            list(self._workers.map(self._care, pods))
-            for name in self.held.keys() - {pod["metadata"]["name"] for pod in pods}:
-                self.held.pop(name).stack.close()
+            with self._turn:
+                self._look_after_pods()
+
+    def _look_after_pods(self) -> None:
+        try:
+            pods = self.api.items(self.api.path("v1", "pods"))
+        except ApiError:
+            return  # an API server that restarts
+        list(self._workers.map(self._care, pods))
+        for name in self.held.keys() - {pod["metadata"]["name"] for pod in pods}:
+            self.held.pop(name).stack.close()
 
     def _care(self, pod: Json) -> None:
         name = pod["metadata"]["name"]
