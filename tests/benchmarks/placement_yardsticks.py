@@ -56,11 +56,7 @@ def linear_program(m: Market) -> float:
     program.a_matrix_.index_ = np.concatenate([rows.ravel(), rows_of_pools.ravel()])
     program.a_matrix_.value_ = np.concatenate([values.ravel(), -np.ones(2 * pools)])
     program.a_matrix_.start_ = np.concatenate([np.arange(i.size) * 3, i.size * 3 + np.arange(pools + 1) * 2])
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
-    solver.passModel(program)
-    solver.run()
-    return float(solver.getInfo().objective_function_value)
+    return _optimum(program)
 
 
 def most_served(problem: Problem) -> float:
@@ -83,11 +79,18 @@ def most_served(problem: Problem) -> float:
     program.a_matrix_.index_ = np.column_stack([i, models + p, models + count + p]).ravel()
     program.a_matrix_.value_ = values.ravel()
     program.a_matrix_.start_ = np.arange(i.size + 1) * 3
+    return -_optimum(program)
+
+
+def _optimum(program: Any) -> float:
+    """The least that the linear program's objective can be."""
+    import highspy
+
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
     solver.passModel(program)
     solver.run()
-    return -float(solver.getInfo().objective_function_value)
+    return float(solver.getInfo().objective_function_value)
 
 
 @dataclass(frozen=True, slots=True)
