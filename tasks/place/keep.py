@@ -63,7 +63,8 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
         equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
         must = len(order) > wants.max_copies[model]
         may_go = equals if must else _may_go(table, model, equals)
-        gone = next((replica for replica in may_go if _drop(table, model, replica, must)), None)
+        is_sure = must or model not in table.weights
+        gone = next((replica for replica in may_go if _drop(table, model, replica, is_sure)), None)
         if gone is None:
             return
         order.remove(gone)
@@ -81,11 +82,12 @@ def _may_go(table: Table, model: int, replicas: list[int]) -> list[int]:
     return [replica for replica in replicas if stuck <= {replica}]
 
 
-def _drop(table: Table, model: int, replica: int, must: bool) -> bool:
-    """Take the copy off; or leave it, and False, when it need not go and the others cannot take its share."""
+def _drop(table: Table, model: int, replica: int, is_sure: bool) -> bool:
+    """Take the copy off; or leave it, and False, when it is not sure that it may go and the others cannot take its
+    share."""
     mark = table.mark()
     table.remove(model, replica)
-    if must or _others_can(table, model):
+    if is_sure or _others_can(table, model):
         return True
     table.undo(mark)
     return False
