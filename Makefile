@@ -71,8 +71,9 @@ test-servers: install tools ## real Triton, Envoy, Prometheus and Prefect; about
 test-kubernetes: install tools ## a real API server and its controllers, found through KUBEBUILDER_ASSETS
 	@$(RUN) pytest -q -m "kubernetes and not nightly"
 
-test-nightly: install ## long property runs
-	@$(RUN) pytest -q -m nightly --timeout 14400
+test-nightly: install tools ## the simulator against real Tritons, then 200,000 random fleets on every core
+	@$(RUN) pytest -q -m "nightly and servers"
+	@$(RUN) pytest -q -n auto --dist worksteal -m "nightly and not servers"
 
 bench: $(addprefix bench-,forecast load placement queueing replay kubernetes) ## all benchmarks; DATA_DIR names the traces
 

@@ -15,7 +15,7 @@ from tests.place.fleets import World, applied, worlds
 TICKS = 8
 """To rest: a tick moves things, another one uses the memory that this freed, and each replica given up takes one."""
 quick = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-long = settings(max_examples=50_000, deadline=None, suppress_health_check=list(HealthCheck))
+long = settings(max_examples=5_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def keeps_every_rule(world: World) -> None:
@@ -63,16 +63,18 @@ def test_comes_to_rest(world: World) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("part", range(10))
 @long
-@given(worlds())
-def test_keeps_every_rule_at_length(world: World) -> None:
+@given(world=worlds())
+def test_keeps_every_rule_at_length(part: int, world: World) -> None:
     keeps_every_rule(world)
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("part", range(10))
 @long
-@given(worlds())
-def test_comes_to_rest_at_length(world: World) -> None:
+@given(world=worlds())
+def test_comes_to_rest_at_length(part: int, world: World) -> None:
     comes_to_rest(world)

@@ -18,7 +18,7 @@ from tests.plan.drawn import Drawn, worlds
 from tests.play import FILLED, World, play
 
 ORDINARY = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-NIGHTLY = settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
+NIGHTLY = settings(max_examples=5_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def decide(drawn: Drawn, fleet: Fleet) -> tuple[Placement, Plan]:
@@ -89,7 +89,9 @@ def test_every_plan_keeps_the_rails_and_the_fleet_comes_to_rest(drawn: Drawn) ->
 
 @pytest.mark.nightly
 @pytest.mark.timeout(0)
+@pytest.mark.parametrize("part", range(20))
 @NIGHTLY
-@given(worlds())
-def test_the_same_on_a_hundred_thousand_fleets(drawn: Drawn) -> None:
+@given(drawn=worlds())
+def test_the_same_on_a_hundred_thousand_fleets(part: int, drawn: Drawn) -> None:
+    """In parts, each with its own randomness, so that every core works and a fault names its part."""
     keeps_the_rails_and_converges(drawn)
