@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -66,6 +66,18 @@ class Drawn:
         fleet = self.observation.fleet
         parts = (*fleet.pools, *fleet.replicas, *fleet.models, *fleet.copies, *self.observation.load_failures)
         printer.text("\n".join(["", *map(str, (*parts, *self.sizings, self.limits)), f"seed {self.seed}"]))
+
+
+def resized(sizings: tuple[Sizing, ...], fleet: Fleet) -> tuple[Sizing, ...]:
+    """As the next tick sizes: of a model whose demand is unknown, as many copies as there are then."""
+    least = {model.name: model.min_copies for model in fleet.models}
+    return tuple(
+        replace(s, copies=max(_there(fleet, s.model), least[s.model])) if s.demand_rps is None else s for s in sizings
+    )
+
+
+def _there(fleet: Fleet, model: str) -> int:
+    return sum(copy.state not in (ABSENT, CopyState.UNLOADING) for copy in fleet.copies_of(model))
 
 
 @st.composite
@@ -166,11 +178,10 @@ def _copies(draw: st.DrawFn, models: tuple[Model, ...], replicas: tuple[Replica,
 @st.composite
 def _sizing(draw: st.DrawFn, model: Model, fleet: Fleet) -> Sizing:
     """What size promises: the copies that are there where demand is unknown, none where no pool may hold the model."""
-    there = sum(copy.state not in (ABSENT, CopyState.UNLOADING) for copy in fleet.copies_of(model.name))
     demand_rps = draw(st.sampled_from([None, 0.0, 1.0, 5.0, 15.0]))
     copies = draw(st.integers(max(model.min_copies, 1 if demand_rps else 0), model.max_copies))
     if demand_rps is None:
-        copies = max(there, model.min_copies)
+        copies = max(_there(fleet, model.name), model.min_copies)
     if not any(model.may_live_in(pool) for pool in fleet.pools):
         return Sizing(model.name, 0, 0.0, {}, Reason("not_allowed", "no pool may hold it"))
     capacity_rps = {gpu: draw(st.sampled_from([4.0, 10.0, 10.0])) for gpu in model.need_by_gpu_type}

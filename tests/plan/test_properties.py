@@ -14,7 +14,7 @@ from tasks.place import place
 from tasks.plan import plan
 from tasks.plan.check import check
 from tasks.world import Fleet
-from tests.plan.drawn import Drawn, worlds
+from tests.plan.drawn import Drawn, resized, worlds
 from tests.play import FILLED, World, play
 
 ORDINARY = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -22,12 +22,12 @@ NIGHTLY = settings(max_examples=5_000, deadline=None, suppress_health_check=list
 
 
 def decide(drawn: Drawn, fleet: Fleet) -> tuple[Placement, Plan]:
-    observation = replace(drawn.observation, fleet=fleet)
-    placement = place(observation, drawn.sizings, drawn.limits)
-    steps = plan(observation, placement, drawn.sizings, drawn.limits)
+    observation, sizings = replace(drawn.observation, fleet=fleet), resized(drawn.sizings, fleet)
+    placement = place(observation, sizings, drawn.limits)
+    steps = plan(observation, placement, sizings, drawn.limits)
     # a plan that broke a rail was thrown away: that is a fault of the plan too
     assert [str(hold.reason) for hold in steps.holds if hold.reason.code == "unplanned"] == []
-    assert check(steps, observation, placement, drawn.sizings, drawn.limits) == ()
+    assert check(steps, observation, placement, sizings, drawn.limits) == ()
     return placement, steps
 
 
