@@ -25,10 +25,11 @@ CLEARED = 2
 
 def spare(table: Table, changes: Changes) -> None:
     """The replicas that nothing should be in go, as far as their pools have more than their minimum. Another
-    autoscaler's too: it is told that so many fewer are wanted. Not while a load that failed there will be tried again:
-    nothing else may do, and the replica would come back."""
+    autoscaler's too: it is told that so many fewer are wanted. Not while a load that failed there will be tried again,
+    of a model that misses a copy: nothing else may do, and the replica would come back."""
     may_go, left = _is_there(table), _staying(table, changes)
-    may_go[[replica for model in table.problem.failures_by_model for replica, _ in awaited(table, model)]] = False
+    missed = [m for m in table.problem.failures_by_model if table.count(m) < table.problem.wants.copies[m]]
+    may_go[[replica for model in missed for replica, _ in awaited(table, model)]] = False
     for spot in np.flatnonzero(may_go).tolist():
         pool = int(table.problem.spots.pool[spot])
         least = table.problem.pools[pool].min_replicas

@@ -111,8 +111,8 @@ class Shares:
         self._relieve(spot, least, frozenset({spot}))
 
     def _relieve(self, spot: int, least: float, passed: frozenset[int]) -> None:
-        """To where there is room; then to where others can be moved on from. ``passed``: replicas that are being
-        relieved already."""
+        """To where there is room; then to where others can be moved on from, as far as that then takes something.
+        ``passed``: replicas that are being relieved already."""
         table = self.table
         enough = float(table.free_compute[spot]) + least
         models = [m for m in table.models_in[spot] if table.count(m) > 1 and table.problem.wants.demand_rps[m] > 0]
@@ -126,9 +126,13 @@ class Shares:
             for other in sorted(others, key=lambda replica: (-table.free_compute[replica], replica))[:NEIGHBOURS]:
                 if self.left <= 0:
                     return
-                self._relieve(other, enough - float(table.free_compute[spot]), passed | {other})
+                mark, shifted, before = table.mark(), set(self.shifted), float(table.free_compute[spot])
+                self._relieve(other, enough - before, passed | {other})
                 if self._shift(model, spot, enough):
                     return
+                if table.free_compute[spot] <= before + SLACK:
+                    table.undo(mark)
+                    self.shifted = shifted
 
     def _shift(self, model: int, spot: int, enough: float) -> bool:
         """Move the model's requests from a replica to the others, to each in proportion to what it can take, until the

@@ -17,8 +17,8 @@ Shares = Mapping[str, float]
 
 def shares(case: Case) -> Iterator[str]:
     """Weights name copies that serve by then, of a model whose demand is known. Whichever of the steps are done, no
-    replica is asked for more than its compute and than it is asked for now; no copy for more than its capacity and than
-    it gets now."""
+    replica is asked for more than its compute and than it is asked for now; no copy for more than its capacity, by more
+    than the one that is furthest over its own is now."""
     steps = list(case.of(StepKind.WEIGH))
     if ill := [broken for step in steps for broken in _ill(case, step)]:
         yield from ill
@@ -34,7 +34,7 @@ def shares(case: Case) -> Iterator[str]:
         for replica, share in then.items():
             more = _device(case, step.model, replica, share) - _device(case, step.model, replica, now[replica])
             most[replica] = most.get(replica, 0.0) + max(0.0, more)
-            yield from _capacity(case, step, replica, (now[replica], share))
+        yield from _capacity(case, step, now, then)
     for replica in sorted(most):
         compute, before = case.replica_by_name[replica].compute, asked.get(replica, 0.0)
         if most[replica] > max(compute, before) + 1e-6:
@@ -58,12 +58,20 @@ def _ill(case: Case, step: Step) -> Iterator[str]:
             yield f"{name}: the placement has none in {replica}"
 
 
-def _capacity(case: Case, step: Step, replica: str, share: tuple[float, float]) -> Iterator[str]:
+def _capacity(case: Case, step: Step, now: Shares, then: Shares) -> Iterator[str]:
     sizing = case.sizing_by_model[step.model]
-    capacity = sizing.capacity_rps_by_gpu_type.get(case.replica_by_name[replica].gpu_type, math.inf)
-    now, then = ((sizing.demand_rps or 0.0) * part for part in share)
-    if then > max(capacity, now) * (1 + ROUNDED):
-        yield f"step {step.id} ({step}): {then:.3g} req/s > {capacity:.3g} of a copy in {replica}, which gets {now:.3g}"
+    capacity = {
+        replica: sizing.capacity_rps_by_gpu_type.get(case.replica_by_name[replica].gpu_type, math.inf)
+        for replica in then
+    }
+    over_now, over_then = (
+        {replica: (sizing.demand_rps or 0.0) * share[replica] / max(capacity[replica], 1e-9) for replica in then}
+        for share in (now, then)
+    )
+    most = max(1.0, *over_now.values())
+    for replica, over in over_then.items():
+        if over > most * (1 + ROUNDED):
+            yield f"step {step.id} ({step}): {over:.0%} of a copy's capacity in {replica}, now {most:.0%} at most"
 
 
 def _weights(case: Case, step: Step) -> dict[str, float]:

@@ -54,6 +54,12 @@ def _wanted(placement: Placement) -> dict[str, dict[str, float]]:
     return dict(sorted(found.items()))
 
 
+def _rates(rps: float, weights: Weights) -> Weights:
+    """By replica, requests a second of so many."""
+    total = sum(weights.values())
+    return {replica: rps * weight / total for replica, weight in weights.items()}
+
+
 def _is_same(one: Weights, other: Weights) -> bool:
     """Whether they split requests alike; weights of the same replicas."""
     mean_one, mean_other = (sum(weights.values()) / max(1, len(weights)) for weights in (one, other))
@@ -97,13 +103,15 @@ class _Ledger:
         return ""
 
     def _over_capacity(self, model: str, was: Weights, then: Weights) -> str:
+        """Which copy would get more than it can serve, and be further over that than the worst one is now."""
         sizing = self._sizings[model]
-        rps = sizing.demand_rps or 0.0
+        gpu_type = {replica: self._replicas[replica].gpu_type for replica in then}
+        capacity = {r: sizing.capacity_rps_by_gpu_type.get(gpu, math.inf) for r, gpu in gpu_type.items()}
+        now, wanted = (_rates(sizing.demand_rps or 0.0, weights) for weights in (was, then))
+        worst = max([1.0, *(now[replica] / max(capacity[replica], SPARE) for replica in then)])
         for replica in then:
-            capacity = sizing.capacity_rps_by_gpu_type.get(self._replicas[replica].gpu_type, math.inf)
-            now, wanted = (rps * weights[replica] / sum(weights.values()) for weights in (was, then))
-            if wanted > max(capacity, now) * (1 + SAME):
-                return f"{replica} would get {wanted:.3g} req/s, a copy may take {capacity:.3g}"
+            if wanted[replica] > capacity[replica] * worst * (1 + SAME):
+                return f"{replica} would get {wanted[replica]:.3g} req/s, a copy may take {capacity[replica]:.3g}"
         return ""
 
     def _split(self, model: str, weights: Weights) -> dict[str, float]:
