@@ -28,7 +28,7 @@ def spare(table: Table, changes: Changes) -> None:
     autoscaler's too: it is told that so many fewer are wanted. Not while a load that failed there will be tried again,
     of a model that misses a copy: nothing else may do, and the replica would come back."""
     may_go, left = _is_there(table), _staying(table, changes)
-    missed = [m for m in table.problem.failures_by_model if table.count(m) < table.problem.wants.copies[m]]
+    missed = [model for model in table.problem.failures_by_model if _misses(table, model)]
     may_go[[replica for model in missed for replica, _ in awaited(table, model)]] = False
     for spot in np.flatnonzero(may_go).tolist():
         pool = int(table.problem.spots.pool[spot])
@@ -37,6 +37,12 @@ def spare(table: Table, changes: Changes) -> None:
             why = f"empty, {left[pool]} replicas, the pool's minimum is {least}"
             _give_up(table, changes, spot, Reason("replica_spare", why))
             left[pool] -= 1
+
+
+def _misses(table: Table, model: int) -> bool:
+    """Whether fewer copies are there than should be, whatever is placed: that may not come."""
+    there = sum((model, replica) in table.present for replica in table.replicas_of[model])
+    return there < int(table.problem.wants.copies[model])
 
 
 def over_maximum(table: Table, changes: Changes) -> bool:

@@ -265,6 +265,16 @@ def test_a_replica_with_another_gpu_than_its_pool_takes_no_copy() -> None:
     assert sorted((a.model, a.replica) for a in found.assignments) == [("a", "small-2"), ("b", "small-1")]
 
 
+def test_an_empty_replica_goes_although_a_load_failed_there_of_a_model_that_misses_none() -> None:
+    seen = fleet("a small-1 serving", "b small-1 serving", pool=THREE)
+    sizings = tuple(Sizing(m, int(m in "ab"), 4.0 * (m in "ab"), {"small": 10.0}, WHY) for m in "abcde")
+    for missing, stays in (("", set()), ("c", {"small-0", "small-2"})):
+        wanted = tuple(replace(s, copies=1, demand_rps=4.0) if s.model in missing else s for s in sizings)
+        failures = tuple(LoadFailure(model, f"small-{n}", 1, NOW) for n in (0, 2) for model in "ac")
+        placed = place(Observation(NOW, seen, load_failures=failures), wanted, Limits())
+        assert {"small-0", "small-2"} - {name for name, _ in placed.leaving} == stays
+
+
 def test_a_replica_waits_for_a_retry_although_the_copy_is_placed_at_another_models_cost() -> None:
     """What should go for it may not be able to: the replica would go, and come back as a new one for the same load."""
     only_small, both = Need(400 * MB, 50.0), Need(300 * MB, 50.0)

@@ -98,6 +98,9 @@ LEFT = {
     "18.6 is noise": World("a b/a/", {"a": 14.0, "b": 11.6}),
     "no room elsewhere": World("a b/a c/", {"a": 14.0, "b": 14.0, "c": 11.0}),
     "a model of one copy has nowhere to go": World("a b/e/", {"a": 14.0, "b": 14.0, "e": 1.0}),
+    "a tenth of its mean is there already: that c is elsewhere would not help": World(
+        "a=0.1 b e/a=1.9 c/c", {"a": 8.0, "b": 12.0, "c": 20.0, "e": 8.0}
+    ),
     "unknown demand": World("a b/a/", {"a": None, "b": 10.0}),
     "equal shares would fit, but with less room than noise: 7 + 10.5 > 17.1": World(
         "a=0.571 b/a=1.429/", {"a": 14.0, "b": 10.5}

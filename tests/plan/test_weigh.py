@@ -86,6 +86,13 @@ PLANNED = {
         holds=("model:a weights_wait",),
         demand={"a": 12.0, "b": 16.0, "c": 5.0},
     ),
+    # 24 req/s: 6 and 18 now, 12 each then; both are over 10, but the worst is so by less
+    "what is too much for all copies may be split better": Planned(
+        ("a small-0 serving 0.5", "a small-1 serving 1.5"),
+        ("a small-0", "a small-1"),
+        ("0 weigh a small-0 1 small-1 1",),
+        demand={"a": 24.0},
+    ),
     "a copy's capacity": Planned(
         TWO, ("a small-0 0.5", "a small-1 1.5"), holds=("model:a weights_wait",), demand={"a": 18.0}
     ),
@@ -136,7 +143,12 @@ REFUSED = {
     ),
     "a copy beyond its capacity": (
         Case((WEIGH,), TWO, BOTH, demand={"a": 18.0}),
-        (f"{SAID}: 13.5 req/s > 10 of a copy in small-1, which gets 9",),
+        (f"{SAID}: 135% of a copy's capacity in small-1, now 100% at most",),
+    ),
+    # 24 req/s: 12 each now, then 6 and 18
+    "an overloaded copy, more so": (
+        Case((WEIGH,), TWO, BOTH, demand={"a": 24.0}),
+        (f"{SAID}: 180% of a copy's capacity in small-1, now 120% at most",),
     ),
     # a: 12 req/s, 0.3 a copy, then 0.15 and 0.45; b: 26 req/s, 0.65 a copy: 0.45 + 0.65
     "a replica beyond its compute": (
