@@ -25,11 +25,9 @@ CLEARED = 2
 
 def spare(table: Table, changes: Changes) -> None:
     """The replicas that nothing should be in go, as far as their pools have more than their minimum. Another
-    autoscaler's too: it is told that so many fewer are wanted. Not while a load that failed there will be tried again,
-    of a model that misses a copy: nothing else may do, and the replica would come back."""
-    may_go, left = _is_there(table), _staying(table, changes)
-    missed = [model for model in table.problem.failures_by_model if _misses(table, model)]
-    may_go[[replica for model in missed for replica, _ in awaited(table, model)]] = False
+    autoscaler's too: it is told that so many fewer are wanted. Not while a load that failed there will be tried again:
+    nothing else may do, and the replica would come back."""
+    may_go, left = _is_there(table) & ~_is_awaited(table), _staying(table, changes)
     for spot in np.flatnonzero(may_go).tolist():
         pool = int(table.problem.spots.pool[spot])
         least = table.problem.pools[pool].min_replicas
@@ -37,12 +35,6 @@ def spare(table: Table, changes: Changes) -> None:
             why = f"empty, {left[pool]} replicas, the pool's minimum is {least}"
             _give_up(table, changes, spot, Reason("replica_spare", why))
             left[pool] -= 1
-
-
-def _misses(table: Table, model: int) -> bool:
-    """Whether fewer copies are there than should be, whatever is placed: that may not come."""
-    there = sum((model, replica) in table.present for replica in table.replicas_of[model])
-    return there < int(table.problem.wants.copies[model])
 
 
 def over_maximum(table: Table, changes: Changes) -> bool:
@@ -64,10 +56,12 @@ def over_maximum(table: Table, changes: Changes) -> bool:
 def consolidate(table: Table, changes: Changes) -> None:
     """The replicas whose copies can go elsewhere for the largest saving, their copies moved on the table.
 
-    Few in a tick, and none comes in their place: so this ends. Where none can go as they are, one may by exchanges.
+    Few in a tick, and none comes in their place: so this ends. Where none can go as they are, one may by exchanges. As
+    little as an empty one does one go where a failed load will be tried again: what is moved here would move back.
     """
     rule, spots = Rule(table, changes), table.problem.spots
-    candidates = [s for s in np.flatnonzero(_may_go(table) & ~_is_bound(table)).tolist() if table.models_in[s]]
+    may_go = _may_go(table) & ~_is_bound(table) & ~_is_awaited(table)
+    candidates = [spot for spot in np.flatnonzero(may_go).tolist() if table.models_in[spot]]
     candidates = sorted(candidates, key=lambda spot: (_content(table, spot), spot))[:TRIED]
     models = np.unique([model for spot in candidates for model in table.models_in[spot]]).astype(np.int64)
     stuck = set(models[~may_find(table, models, table.problem.margin)].tolist())
@@ -165,6 +159,12 @@ def _is_there(table: Table) -> Flags:
 
 def _may_go(table: Table) -> Flags:
     return _is_there(table) & table.problem.spots.is_ours
+
+
+def _is_awaited(table: Table) -> Flags:
+    is_awaited = np.zeros(len(table.models_in), dtype=bool)
+    is_awaited[[replica for model in table.problem.failures_by_model for replica, _ in awaited(table, model)]] = True
+    return is_awaited
 
 
 def _is_bound(table: Table) -> Flags:
