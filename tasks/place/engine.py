@@ -14,6 +14,7 @@ from tasks.place.keep import keep, shed, trim
 from tasks.place.level import level
 from tasks.place.problem import Problem
 from tasks.place.relieve import relieve
+from tasks.place.shares import Shares
 from tasks.place.squeeze import squeeze
 from tasks.place.table import Table
 from tasks.place.weigh import weigh
@@ -42,16 +43,17 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     total = int(problem.wants.copies.sum())
     if _missing(table) > max(MANY, MANY_SHARE * total):
         table, changes = _constructed(problem, _sizes(problem, total))
-    weigh(table, changes)
+    shares = Shares(table)
+    weigh(shares, changes)
     fill(table, changes)
     level(table, changes)
-    relieve(table, changes)
+    relieve(shares, changes)
     is_calm = not changes.refused and len(changes.placed) <= CALM_SHARE * total
     is_beyond = is_calm and over_maximum(table, changes)
     spare(table, changes)
     if is_calm and not is_beyond:
         consolidate(table, changes)
-    weigh(table, changes)
+    weigh(shares, changes)
     return table, changes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.place.problem import Floats
-from tasks.place.table import SLACK, Table
+from tasks.place.table import EQUAL, SLACK, Table
 
 TRIED = 4
 """Copies, the least valuable of equal state, of which one may go: a hot model has hundreds."""
@@ -71,15 +71,30 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
 
 
 def _may_go(table: Table, model: int, replicas: list[int]) -> list[int]:
-    """Those whose copy the model's others can do without; all of them where copies have weights, which change with the
-    copy that goes."""
+    """Those whose copy the model's others can do without; where copies have weights, it may be that they cannot."""
     if model in table.weights:
-        return replicas
+        return _light(table, model, replicas)
     held = np.array(table.replicas_of[model], dtype=np.int64)
     grown = table.compute_in(model, held, -1) - table.compute_in(model, held)
     is_stuck = (table.free_compute[held] - grown < -SLACK) | ~table.has_capacity(model, -1)[held]
     stuck = set(held[(grown > 0) & is_stuck].tolist())
     return [replica for replica in replicas if stuck <= {replica}]
+
+
+def _light(table: Table, model: int, replicas: list[int]) -> list[int]:
+    """Those with so small a share of the requests that each other copy has room to grow in proportion: of n copies that
+    weigh n together one of weight w makes the others grow to n / (n - w) of what they are."""
+    held, wants, spots = table.replicas_of[model], table.problem.wants, table.problem.spots
+    if len(held) < 2 or not wants.demand_rps[model] > 0:
+        return replicas
+    rate, free, compute = table.rate_rps(model, held), table.free_compute[held], table.compute_in(model, held)
+    # no copy takes more than a replica has
+    growth = np.where(spots.room_compute[held] - compute <= free + SLACK, np.inf, 1 + free / np.maximum(compute, 1e-12))
+    growth = np.minimum(growth, wants.capacity_rps[model][spots.pool[held]] / rate) + 2 * EQUAL
+    least, second = np.partition(growth, 1)[:2]
+    most = np.where(growth <= least, second, least)
+    light = 1 / np.maximum(1 - rate / rate.sum(), 1e-12) <= most
+    return [replica for replica in replicas if light[held.index(replica)]]
 
 
 def _drop(table: Table, model: int, replica: int, is_sure: bool) -> bool:
@@ -96,10 +111,11 @@ def _drop(table: Table, model: int, replica: int, is_sure: bool) -> bool:
 def _others_can(table: Table, model: int) -> bool:
     """Whether each copy that is left, now larger, is within its replica's target and its own capacity."""
     wants, spots = table.problem.wants, table.problem.spots
-    held = np.array(table.replicas_of[model], dtype=np.int64)
-    grown = table.relief(model, held) > 0
+    if not wants.demand_rps[model] > 0:
+        return True
+    held = table.replicas_of[model]
     is_over = table.rate_rps(model, held) > wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK)
-    return not (grown & (is_over | (table.free_compute[held] < -SLACK))).any()
+    return not (is_over | (table.free_compute[held] < -SLACK)).any()
 
 
 def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Floats) -> list[int]:

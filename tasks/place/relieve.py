@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.decision import Reason
-from tasks.place.changes import Changes
+from tasks.place.changes import Changes, Move
 from tasks.place.mend import relieve_by_exchange
 from tasks.place.seek import addable, find
+from tasks.place.shares import Shares
 from tasks.place.table import SLACK, Table
 from tasks.place.weigh import lighten
 
@@ -17,14 +18,14 @@ MOST_STEPS = 8
 """For one replica in one tick: what is not mended by so many is not mended by more of the same."""
 
 
-def relieve(table: Table, changes: Changes) -> None:
+def relieve(shares: Shares, changes: Changes) -> None:
     """Relieve every replica that is over its target by more than noise, the worst first, by one load a step. A step
     leaves room where it was: what is then mended by shares takes no load."""
-    spots = table.problem.spots
+    table, spots = shares.table, shares.table.problem.spots
     limit = -(spots.room_compute * table.problem.noise + SLACK)
     over = np.flatnonzero(table.is_on & spots.keeps & (table.free_compute < limit))
     for spot in over[np.argsort(table.free_compute[over], kind="stable")].tolist():
-        lighten(table, changes, spot)
+        lighten(shares, changes, spot)
         for _ in range(MOST_STEPS):
             if table.free_compute[spot] >= limit[spot] or not _step(table, changes, spot):
                 break
@@ -57,21 +58,29 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
     return _add(table, changes, (model, to), busy) if is_more else _move(table, changes, (model, spot, to), busy)
 
 
-def _cheapest(table: Table, spot: int, movable: list[int]) -> tuple[int, int, int] | None:
+def _cheapest(table: Table, spot: int, movable: list[int]) -> Move | None:
     """Of the moves that are enough, the one after which the copy costs least more than here, or most less; else the
     first that helps; None: there is room for none."""
-    pool, excess, best = table.problem.spots.pool, -table.free_compute[spot], None
-    for model in movable:
-        is_enough = table.compute_at(model, spot) >= excess
-        if best is not None and not is_enough:
-            break
+    excess = -table.free_compute[spot]
+    enough = [model for model in movable if table.compute_at(model, spot) >= excess]
+    if enough and (move := _cheapest_for(table, spot, enough)) is not None:
+        return move
+    for model in movable[len(enough) :]:
         if (to := find(table, model, extra=0)) is not None:
-            cost = table.worth.cost_by_pool(model, table.compute_by_pool(model))
-            rise = float(cost[pool[to]] - (1 - HOLE) * cost[pool[spot]])
-            if best is None or rise < best[0]:
-                best = rise, (model, spot, to)
-            if not is_enough:
-                break
+            return model, spot, to
+    return None
+
+
+def _cheapest_for(table: Table, spot: int, models: list[int]) -> Move | None:
+    pool = table.problem.spots.pool
+    cost = table.worth.cost_by_pool(models, np.array([table.compute_by_pool(model) for model in models]))
+    rise = cost - (1 - HOLE) * cost[:, [pool[spot]]]
+    least, best = rise.min(axis=1), None
+    for k in np.argsort(least, kind="stable").tolist():
+        if best is not None and least[k] >= best[0]:
+            break
+        if (to := find(table, models[k], extra=0)) is not None and (best is None or rise[k, pool[to]] < best[0]):
+            best = float(rise[k, pool[to]]), (models[k], spot, to)
     return None if best is None else best[1]
 
 
@@ -82,7 +91,7 @@ def _add(table: Table, changes: Changes, copy: tuple[int, int], busy: str) -> bo
     return True
 
 
-def _move(table: Table, changes: Changes, move: tuple[int, int, int], busy: str) -> bool:
+def _move(table: Table, changes: Changes, move: Move, busy: str) -> bool:
     model, spot, to = move
     table.remove(model, spot)
     table.add(model, to)

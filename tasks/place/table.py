@@ -52,7 +52,8 @@ class Table:
         self.present = set(zip(there.model.tolist(), there.replica.tolist(), strict=True))
         """(model, replica) of the copies that are there."""
         self.weights: dict[int, Mapping[int, float]] = {}
-        """By model whose copies do not all weigh the same, the weight by replica, 1 on average."""
+        """By model whose copies do not all weigh the same, the weight by replica, 1 on average; in the order of the
+        model's replicas, of which those that have come since are not in it."""
         # single elements of a list are read several times faster than those of an array
         self._copies: list[int] = wants.copies.tolist()
         self._demand_rps: list[float] = wants.demand_rps.tolist()
@@ -117,16 +118,18 @@ class Table:
         share: Floats = np.minimum(compute[spots.pool[rows]] * self._weight(model, replicas), spots.room_compute[rows])
         return share
 
+    def rate_at(self, model: int, replica: int, extra: int = 0) -> float:
+        """Requests a second that a copy there gets, with so many copies more; NaN: unknown."""
+        return self._demand_rps[model] / self.divisor(model, extra) * self.weights.get(model, {}).get(replica, 1.0)
+
     def compute_at(self, model: int, replica: int, extra: int = 0) -> float:
-        """The same in one replica: numbers take a fraction of the time of arrays of one."""
-        pool, rate = self._pool[replica], self._demand_rps[model] / self.divisor(model, extra)
-        device_s: float = self.problem.wants.device_s.item(model, pool)
+        """Device-seconds a second of a copy in one replica: numbers take a fraction of the time of arrays of one."""
+        pool, rate = self._pool[replica], self.rate_at(model, replica, extra)
         if math.isnan(rate):
             capacity: float = self.problem.wants.capacity_rps.item(model, pool)
-            share = (capacity if math.isfinite(capacity) else 0.0) * device_s
-        else:
-            share = rate * device_s * self.weights.get(model, {}).get(replica, 1.0)
-        return min(share, self._room_compute[replica])
+            rate = capacity if math.isfinite(capacity) else 0.0
+        device_s: float = self.problem.wants.device_s.item(model, pool)
+        return min(rate * device_s, self._room_compute[replica])
 
     def relief(self, model: int, replicas: Ints) -> Floats:
         """(len(replicas),) what a copy there would give up, if the model got one copy more."""
@@ -144,9 +147,17 @@ class Table:
         weights = self.weights.get(model)
         if weights is None or math.isnan(self._demand_rps[model]):
             return 1.0
+        if replicas is self.replicas_of[model]:
+            return self._weights(model)
         names = replicas if isinstance(replicas, list) else replicas.tolist()
         get = weights.get
         return np.array([get(replica, 1.0) for replica in names])
+
+    def _weights(self, model: int) -> Floats:
+        """(count,) of all its copies, in the order of its replicas."""
+        weights, found = self.weights.get(model, {}), np.ones(len(self.replicas_of[model]))
+        found[: len(weights)] = np.fromiter(weights.values(), np.float64, len(weights))
+        return found
 
     def weigh(self, model: int, weights: Mapping[int, float]) -> None:
         """Split the model's requests over its copies by these weights, 1 on average; empty: evenly."""
@@ -208,6 +219,8 @@ class Table:
         held = self.replicas_of[model]
         self.free_compute[replica] += self.compute_at(model, replica)
         held.remove(replica)
+        if weights := self.weights.get(model):
+            self.weights[model] = {other: weight for other, weight in weights.items() if other != replica}
         self.counts[model] -= 1
         self.models_in[replica].remove(model)
         self._resize(model, -1)
@@ -216,9 +229,9 @@ class Table:
         if (model, replica) in self.present:
             self.going_of[model].add(replica)
             self.going_bytes[replica] += footprint
-        if weights := self.weights.get(model):
-            mean = sum(weights.get(other, 1.0) for other in held) / max(1, len(held))
-            left = {other: weights.get(other, 1.0) / mean for other in held}
+        if weights:
+            shares = self._weights(model)
+            left = dict(zip(held, (shares / shares.mean()).tolist(), strict=True)) if held else {}
             self._split(model, left if any(abs(weight - 1) > EQUAL for weight in left.values()) else {})
 
     def _resize(self, model: int, sign: int) -> None:
@@ -236,6 +249,10 @@ class Table:
     def mark(self) -> int:
         """A point to come back to."""
         return len(self._journal)
+
+    def touched(self, mark: int) -> set[int]:
+        """Replicas whose copies or compute have changed since the mark."""
+        return {replica for before in self._journal[mark:] for replica in before.touched}
 
     def undo(self, mark: int) -> None:
         """Take back every change since the mark: nothing of it is left."""

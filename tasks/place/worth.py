@@ -27,9 +27,9 @@ class Worth:
         found = prices(self._problem, evaluations=0, least=ROUNDS)
         return found.memory / np.maximum(room_bytes, 1.0), found.compute / np.maximum(room_compute, 1e-9)
 
-    def cost_by_pool(self, model: int, compute: Floats) -> Floats:
+    def cost_by_pool(self, model: int | list[int], compute: Floats) -> Floats:
         """(P,) cost an hour of the room that one copy takes; infinite where it may not be. ``compute``: (P,)
-        device-seconds a second that it takes."""
+        device-seconds a second that it takes. Of K models: (K, P)."""
         wants, (byte, second) = self._problem.wants, self._unit
         is_possible = wants.is_allowed[model] & np.isfinite(wants.footprint_bytes[model])
         footprint = np.where(is_possible, wants.footprint_bytes[model], 0.0)

@@ -26,6 +26,7 @@ from tasks.place.engine import solve
 from tasks.place.keep import keep
 from tasks.place.problem import Problem
 from tasks.place.read import read
+from tasks.place.shares import Shares
 from tasks.place.table import Table
 from tasks.place.weigh import weigh
 from tasks.size.capacity import Capacity
@@ -257,7 +258,7 @@ def over_target(problem: Problem) -> tuple[float, float]:
     for _ in range(2):
         asked = (problem.spots.room_compute - table.free_compute)[table.is_on].sum()
         found.append(float(np.maximum(-table.free_compute, 0.0).sum() / asked))
-        weigh(table, Changes())
+        weigh(Shares(table), Changes())
     return found[0], found[1]
 
 

@@ -16,6 +16,7 @@ from tasks.decision import Placement, Sizing
 from tasks.place import place
 from tasks.place.changes import Changes
 from tasks.place.read import read
+from tasks.place.shares import Shares
 from tasks.place.table import Table
 from tasks.place.weigh import weigh
 from tasks.plan import plan
@@ -56,7 +57,7 @@ class World:
 
     def weighed(self) -> tuple[Table, Changes]:
         table, changes = self.table(), Changes()
-        weigh(table, changes)
+        weigh(Shares(table), changes)
         return table, changes
 
     def place(self) -> Placement:
