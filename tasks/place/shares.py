@@ -4,6 +4,7 @@ capacity for it."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Shares:
             for other in self._next(model, spot, passed):
                 if self.left <= 0:
                     return
-                if not any(m != model and m not in self.full and table.count(m) > 1 for m in table.models_in[other]):
+                if not self._hands_on(other, model):
                     continue
                 mark, shifted, before = table.mark(), set(self.shifted), float(table.free_compute[spot])
                 self._relieve(other, enough - before, passed | {other})
@@ -96,10 +97,13 @@ class Shares:
             return []
         replicas = np.array(held, dtype=np.int64)
         replicas = replicas[rate < MOST * capacity(table, model, replicas) - SLACK * mean]
-        order = np.lexsort((replicas, -table.free_compute[replicas]))
-        return [other for other in replicas[order[: NEIGHBOURS + len(passed)]].tolist() if other not in passed][
-            :NEIGHBOURS
-        ]
+        least_busy = replicas[np.lexsort((replicas, -table.free_compute[replicas]))].tolist()
+        return list(islice((other for other in least_busy if other not in passed), NEIGHBOURS))
+
+    def _hands_on(self, replica: int, model: int) -> bool:
+        """Whether another model's requests could be moved on from there."""
+        others = self.table.models_in[replica]
+        return any(other != model and other not in self.full and self.table.count(other) > 1 for other in others)
 
     def _shift(self, model: int, spot: int, enough: float) -> bool:
         """Move the model's requests from a replica to the others, to each in proportion to what it can take, until the
