@@ -175,10 +175,11 @@ def _is_bound(table: Table) -> Flags:
 
 
 def _staying(table: Table, changes: Changes) -> Ints:
-    """(P,) replicas of each pool that stay; those that are there beyond what is asked for go already."""
+    """(P,) replicas of each pool that are there and stay; those beyond what is asked for go already, and what is yet to
+    come makes up for none."""
     spots, pools = table.problem.spots, table.problem.pools
-    stays = table.is_on & np.array([why != "it is leaving" for why in spots.closed], dtype=bool)
-    there = np.bincount(spots.pool[stays & ~spots.is_new], minlength=len(pools))
+    stays = table.is_on & ~spots.is_new & np.array([why != "it is leaving" for why in spots.closed], dtype=bool)
+    there = np.bincount(spots.pool[stays], minlength=len(pools))
     excess = np.maximum(0, there - np.array([pool.replicas for pool in pools]))
     stays[list(changes.gone)] = False
     left: Ints = np.bincount(spots.pool[stays], minlength=len(pools)) - excess

@@ -61,12 +61,14 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
     while len(order) > wants.copies[model]:
         least = worth.get((model, order[-1]), 4)
         equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
-        must = len(order) > wants.max_copies[model]
-        may_go = equals if must else _may_go(table, model, equals)
-        is_sure = must or model not in table.weights
+        is_sure = model not in table.weights
+        may_go = _may_go(table, model, equals)
         gone = next((replica for replica in may_go if _drop(table, model, replica, is_sure)), None)
         if gone is None:
-            return
+            if len(order) <= wants.max_copies[model]:
+                return
+            gone = min(equals, key=lambda replica: _harm(table, model, replica))
+            table.remove(model, gone)
         order.remove(gone)
 
 
@@ -74,9 +76,10 @@ def _may_go(table: Table, model: int, replicas: list[int]) -> list[int]:
     """Those whose copy the model's others can do without; where copies have weights, it may be that they cannot."""
     if model in table.weights:
         return _light(table, model, replicas)
-    held = np.array(table.replicas_of[model], dtype=np.int64)
+    held, wants, pool = np.array(table.replicas_of[model]), table.problem.wants, table.problem.spots.pool
     grown = table.compute_in(model, held, -1) - table.compute_in(model, held)
-    is_stuck = (table.free_compute[held] - grown < -SLACK) | ~table.has_capacity(model, -1)[held]
+    is_over = wants.demand_rps[model] / table.divisor(model, -1) > wants.capacity_rps[model][pool[held]] * (1 + SLACK)
+    is_stuck = is_over | (table.free_compute[held] - grown < -SLACK)
     stuck = set(held[(grown > 0) & is_stuck].tolist())
     return [replica for replica in replicas if stuck <= {replica}]
 
@@ -100,22 +103,24 @@ def _light(table: Table, model: int, replicas: list[int]) -> list[int]:
 def _drop(table: Table, model: int, replica: int, is_sure: bool) -> bool:
     """Take the copy off; or leave it, and False, when it is not sure that it may go and the others cannot take its
     share."""
-    mark = table.mark()
-    table.remove(model, replica)
-    if is_sure or _others_can(table, model):
+    if is_sure or _harm(table, model, replica) == 0:
+        table.remove(model, replica)
         return True
-    table.undo(mark)
     return False
 
 
-def _others_can(table: Table, model: int) -> bool:
-    """Whether each copy that is left, now larger, is within its replica's target and its own capacity."""
+def _harm(table: Table, model: int, replica: int) -> int:
+    """How many of its other copies, all larger without this one, would be beyond their capacity, and how many in a
+    replica beyond its target."""
     wants, spots = table.problem.wants, table.problem.spots
     if not wants.demand_rps[model] > 0:
-        return True
-    held = table.replicas_of[model]
+        return 0
+    mark, held = table.mark(), table.replicas_of[model]
+    table.remove(model, replica)
     is_over = table.rate_rps(model, held) > wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK)
-    return not (is_over | (table.free_compute[held] < -SLACK)).any()
+    harm = int(is_over.sum() + (table.free_compute[held] < -SLACK).sum())
+    table.undo(mark)
+    return harm
 
 
 def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Floats) -> list[int]:

@@ -14,8 +14,8 @@ from tasks.place.table import Table
 
 def level(table: Table, changes: Changes) -> None:
     """Move them to where they can, or give the model so many copies that all can, whichever takes fewer loads; else one
-    more, so that each gets less; else a replica is added for one of them, the cheapest. By more than noise only: demand
-    that trembles moves nothing."""
+    more, so that each gets less; else one of them moves; else a replica is added for one, the cheapest. By more than
+    noise only: demand that trembles moves nothing."""
     for model in table.uneven(table.problem.noise).tolist():
         over = table.over_capacity(model, table.problem.noise)
         why = _why(table, model, over[0])
@@ -23,7 +23,7 @@ def level(table: Table, changes: Changes) -> None:
         moves = ways[0] or _one_more(table, model)
         if not moves and _may_have_more(table, model) and make_room(table, changes, model):
             continue
-        moves = moves or _grown(table, model, over)
+        moves = moves or _one_moved(table, model, over) or _grown(table, model, over)
         for move in moves:
             table.move(*move)
         code = "replica_wanted" if any(table.problem.spots.is_new[to] for *_, to in moves) else "moved"
@@ -47,15 +47,17 @@ def _moved(table: Table, model: int, over: list[int]) -> list[Move]:
     """Each of these copies to where it can serve its share; empty: there is no room for all. Not to a replica that
     another autoscaler has yet to add: until then a slow copy beats none."""
     mark, moves = table.mark(), list[Move]()
-    asked = table.problem.spots.is_new & ~table.problem.spots.is_ours
-    for replica in [] if table.problem.wants.is_pinned[model] else over:
-        if (to := find(table, model, extra=0, without=asked)) is None:
-            moves.clear()
-            break
-        moves.append((model, replica, to))
+    while len(moves) < len(over) and (move := _one_moved(table, model, over[len(moves) :])):
+        moves += move
         table.move(*moves[-1])
     table.undo(mark)
-    return moves
+    return moves if len(moves) == len(over) else []
+
+
+def _one_moved(table: Table, model: int, over: list[int]) -> list[Move]:
+    asked = table.problem.spots.is_new & ~table.problem.spots.is_ours
+    to = None if table.problem.wants.is_pinned[model] else find(table, model, extra=0, without=asked)
+    return [] if to is None else [(model, over[0], to)]
 
 
 def _one_more(table: Table, model: int) -> list[Move]:
