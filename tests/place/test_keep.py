@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tasks.decision import Sizing
 from tasks.place import place
 from tasks.world import Limits, Observation
@@ -42,3 +44,14 @@ def test_a_copy_stays_where_the_other_would_be_beyond_its_capacity_alone() -> No
     sizings = [Sizing(m, int(m == "a"), 36.0 * (m == "a"), {"small": 30.0}, WHY) for m in "abcde"]
     placed = place(Observation(NOW, seen), sizings, Limits())
     assert [a.replica for a in placed.assignments if a.reason.code == "kept"] == ["small-0", "small-1"]
+
+
+@pytest.mark.parametrize("busy", ["small-0", "small-1"])
+def test_of_copies_beyond_the_maximum_the_one_goes_whose_going_harms_least(busy: str) -> None:
+    """17 req/s are too many for one copy of a wherever it is; where b is, 0.85 + 0.2 are so for the replica, too."""
+    seen = fleet("a small-0 serving", "a small-1 serving", f"b {busy} serving", pool=POOL)
+    one = tuple(replace(model, max_copies=1) for model in seen.models)
+    rps = {"a": 17.0, "b": 4.0}
+    sizings = [Sizing(m, int(m in rps), rps.get(m, 0.0), {"small": 10.0}, WHY) for m in "abcde"]
+    placed = place(Observation(NOW, replace(seen, models=one)), sizings, Limits())
+    assert {a.replica for a in placed.assignments if a.model == "a"} == {"small-0", "small-1"} - {busy}

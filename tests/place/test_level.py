@@ -110,3 +110,9 @@ def test_no_copy_waits_for_a_replica_of_another_autoscaler_while_a_slow_one_coul
         ("a", "large-1"), ("b", "small+1"), ("c", "large-0"),
     }  # fmt: skip
     assert answer.leaving == ()
+
+
+def test_one_of_two_slow_copies_moves_to_the_fast_replica_there_is_before_one_is_added() -> None:
+    """30 req/s each, of which a slow one serves 10 and a fast one 40; no third copy is allowed."""
+    answer = placed("slow+ slow+ fast", 60.0, (2, 2), max_copies=2)
+    assert sorted(a.replica for a in answer.assignments) == ["fast-2", "slow-1"]

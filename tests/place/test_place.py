@@ -265,6 +265,16 @@ def test_a_replica_with_another_gpu_than_its_pool_takes_no_copy() -> None:
     assert sorted((a.model, a.replica) for a in found.assignments) == [("a", "small-2"), ("b", "small-1")]
 
 
+def test_a_replica_that_is_yet_to_come_makes_up_for_none_that_goes() -> None:
+    """c takes 400 MB: more than the empty replica really has, so that one more comes; of one at least one stays."""
+    seen = fleet(pool=replace(POOL, min_replicas=1, max_replicas=3, replicas=1))
+    small = (replace(seen.replicas[0], memory_bytes=300 * MB),)
+    sizings = tuple(Sizing(m, int(m == "c"), 4.0 * (m == "c"), {"small": 10.0}, WHY) for m in "abcde")
+    placed = place(Observation(NOW, replace(seen, replicas=small)), sizings, Limits())
+    assert [(a.model, a.replica) for a in placed.assignments] == [("c", "small+1")]
+    assert placed.leaving == ()
+
+
 def test_no_replica_that_waits_for_a_retry_is_emptied() -> None:
     """Empty it would stay for the retry, so that the next replica could be emptied into it, and so on."""
     seen = fleet("a small-0 serving", "b small-1 serving", "e small-1 serving", pool=THREE)
