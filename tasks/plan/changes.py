@@ -28,8 +28,6 @@ class Change:
     """It serves now."""
     is_filled: bool = False
     """It takes memory now."""
-    is_lost: bool = False
-    """Requests are sent to it, and its replica cannot be read: nobody can tell whether it serves."""
 
     @property
     def key(self) -> CopyKey:
@@ -110,8 +108,9 @@ def going(observation: Observation, placement: Placement) -> list[Change]:
         reason = (placement.surplus or {}).get((copy.model, copy.replica)) or Reason("surplus", _why(copy, replica))
         need = model_by_name[copy.model].need_by_gpu_type.get(replica.gpu_type) if replica else None
         footprint = need.footprint_bytes if need else 0
-        is_filled, is_lost = copy.state in FILLED, copy.state is CopyState.UNKNOWN
-        found.append(Change(copy.model, copy.replica, kinds, reason, footprint, copy.is_serving, is_filled, is_lost))
+        found.append(
+            Change(copy.model, copy.replica, kinds, reason, footprint, copy.is_serving, is_filled=copy.state in FILLED)
+        )
     return sorted(found, key=lambda c: (c.replica not in leaving, c.replica, c.model))
 
 
@@ -121,8 +120,8 @@ def _ways_out(copy: Copy, replica: Replica | None) -> tuple[StepKind, ...] | Non
     if replica is None:
         return unroute or None
     if replica.state not in (ReplicaState.READY, ReplicaState.LEAVING):
-        # a server that only starts has nothing that requests should reach; one that cannot be read is asked for nothing
-        return unroute or None
+        # what cannot be read is not touched; a server that only starts has nothing that requests should reach
+        return unroute or None if replica.state is ReplicaState.STARTING else None
     if copy.is_failing:
         return (*unroute, StepKind.UNLOAD)
     if copy.state is CopyState.READY:

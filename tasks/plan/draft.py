@@ -111,18 +111,16 @@ class Draft:
     def _with_others(
         self, chosen: Chosen, change: Change, path: tuple[CopyKey, ...]
     ) -> tuple[Chosen, tuple[CopyKey, ...]] | Reason:
-        """Others that serve before a serving copy stops: as many as should be there, at least as far as there are.
-        Before one that nobody can tell whether it serves: as many as should be there."""
-        if not (change.is_serving or change.is_lost):
+        """Others that serve before a serving copy stops: as many as should be there, at least as far as there are."""
+        if not change.is_serving:
             return chosen, ()
         model, sizing = change.model, self._sizing_by_model.get(change.model)
         serving, wanted = self._serving[model], self._wanted[model]
         is_held, has_demand = sizing is None or sizing.is_held, sizing is None or sizing.demand_rps != 0
         least = serving if is_held else max(min(serving, wanted), int(has_demand))
-        least = wanted if change.is_lost else least
         why: Reason | None = None
         for other in self._coming[model]:
-            if self._after(chosen, model) - change.is_serving >= least:
+            if self._after(chosen, model) - 1 >= least:
                 break
             if other.key not in path:
                 found = self._with(chosen, other, path)
@@ -131,7 +129,7 @@ class Draft:
                 else:
                     chosen = found
         after = self._after(chosen, model)
-        if after - change.is_serving < least and (has_demand or (why and why.code == "budget")):
+        if after - 1 < least and (has_demand or (why and why.code == "budget")):
             if why is not None and why.code != "no_room_to_swap":
                 return why
             text = f"{serving} serve, {wanted} wanted, {after} would serve before it goes: {least} must be left"

@@ -70,7 +70,7 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
     demand = _by_model(observation.demand, "demand_rps")
     wanted = _by_model(observation.wanted, "copies")
     queues = _queues(observation, limits)
-    current, serving = _current(fleet), Counter(copy.model for copy in fleet.copies if copy.is_serving)
+    held, serving = _held(fleet), Counter(copy.model for copy in fleet.copies if copy.is_serving)
     found: dict[str, Evidence | None] = {}
     for model in fleet.models:
         pools = [pool for pool in fleet.pools if model.may_live_in(pool)]
@@ -90,7 +90,7 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             capacity_by_gpu_type=capacity_by_gpu_type,
             home_gpu_type=home(model, pools, capacity_by_gpu_type),
             learned_by_gpu_type=known,
-            current=current.get(model.name, 0),
+            current=len(held.get(model.name, ())),
             serving=serving[model.name],
             room=sum(max(p.max_replicas, p.replicas) for p in pools),
             demand=demand.get(model.name, NONE),
@@ -113,15 +113,14 @@ def _by_model(frame: pd.DataFrame, column: str) -> dict[str, Series]:
     return {str(model): (times[start:end], values[start:end]) for model, start, end in found if start < end}
 
 
-def _current(fleet: Fleet) -> dict[str, int]:
-    """By model: copies that are there or come, and those that were lost and not replaced yet, which requests are still
-    sent to: a crash must not look like a wish for fewer, nor a replacement like one for more."""
-    there, serving, lost = Counter[str](), Counter[str](), Counter[str]()
+def _held(fleet: Fleet) -> dict[str, set[str]]:
+    """Replicas that hold each model, or did until they were lost: a crash must not look like a wish for fewer."""
+    states = (CopyState.READY, CopyState.LOADING, CopyState.UNKNOWN)
+    found: dict[str, set[str]] = {}
     for copy in fleet.copies:
-        there[copy.model] += copy.state in (CopyState.READY, CopyState.LOADING)
-        serving[copy.model] += copy.is_serving
-        lost[copy.model] += copy.is_routed and copy.state in (CopyState.UNKNOWN, CopyState.ABSENT)
-    return {model: max(count, serving[model] + lost[model]) for model, count in there.items()}
+        if copy.state in states or (copy.state is CopyState.ABSENT and copy.is_routed):
+            found.setdefault(copy.model, set()).add(copy.replica)
+    return found
 
 
 def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float | None, tuple[tuple[str, float], ...]]]:

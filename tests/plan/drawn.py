@@ -77,10 +77,7 @@ def resized(sizings: tuple[Sizing, ...], fleet: Fleet) -> tuple[Sizing, ...]:
 
 
 def _there(fleet: Fleet, model: str) -> int:
-    copies = fleet.copies_of(model)
-    lost = sum(copy.is_routed and copy.state in (ABSENT, CopyState.UNKNOWN) for copy in copies)
-    there = sum(copy.state in (READY, CopyState.LOADING) for copy in copies)
-    return max(there, sum(copy.is_serving for copy in copies) + lost)
+    return sum(copy.state not in (ABSENT, CopyState.UNLOADING) for copy in fleet.copies_of(model))
 
 
 @st.composite

@@ -144,20 +144,12 @@ RAILS = {
         wanted=("a small-1",),
         demand={"a": None},
     ),
-    "1: what cannot be read serves nobody, and gets no requests once others serve": Case(
-        ("0 load a small-1", "1 route a small-1 < 0", "2 unroute a small-0 < 1", "3 unroute b small-0"),
+    "1: what cannot be read is not touched, and serves nobody": Case(
+        ("0 load a small-1", "1 route a small-1 < 0"),
         ("replica:small-0 replica_unreachable",),
         copies=("a small-0 unknown routed", "b small-0 unknown routed", "b small-1 serving"),
         wanted=("a small-1", "b small-1"),
         states={"small_0": "unreachable"},
-    ),
-    "1: until then it gets them: it may serve": Case(
-        (),
-        ("model:a budget", "model:a budget", "replica:small-0 replica_unreachable"),
-        copies=("a small-0 unknown routed",),
-        wanted=("a small-1",),
-        states={"small_0": "unreachable"},
-        budget=0,
     ),
     "2: the last serving copy stays where nothing is placed": Case(
         (), ("model:a last_copy",), copies=("a small-0 serving",)

@@ -190,7 +190,6 @@ def test_without_a_window_nothing_is_remembered() -> None:
         ("as many as there are", [READY] * 3, {}, [], 3),
         ("a replica that cannot be read counts", [READY, UNKNOWN], {}, [], 2),
         ("and one that was lost", [READY, ABSENT], {}, [], 2),
-        ("what comes in its stead is not one more", [CopyState.LOADING, UNKNOWN], {}, [], 1),
         ("none there, the policy wants one", [], {}, [], 1),
         ("none there by policy", [], ZERO, [], 0),
         ("more than the policy allows: nothing shrinks on what is not known", [READY] * 3, {"max_copies": 2}, [], 3),
