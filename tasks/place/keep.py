@@ -79,8 +79,7 @@ def _may_go(table: Table, model: int, replicas: list[int]) -> list[int]:
     held, wants, pool = np.array(table.replicas_of[model]), table.problem.wants, table.problem.spots.pool
     grown = table.compute_in(model, held, -1) - table.compute_in(model, held)
     is_over = wants.demand_rps[model] / table.divisor(model, -1) > wants.capacity_rps[model][pool[held]] * (1 + SLACK)
-    is_stuck = is_over | (table.free_compute[held] - grown < -SLACK)
-    stuck = set(held[(grown > 0) & is_stuck].tolist())
+    stuck = set(held[is_over | ((grown > 0) & (table.free_compute[held] - grown < -SLACK))].tolist())
     return [replica for replica in replicas if stuck <= {replica}]
 
 

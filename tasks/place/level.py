@@ -44,8 +44,7 @@ def _more(table: Table, model: int) -> list[Move]:
 
 
 def _moved(table: Table, model: int, over: list[int]) -> list[Move]:
-    """Each of these copies to where it can serve its share; empty: there is no room for all. Not to a replica that
-    another autoscaler has yet to add: until then a slow copy beats none."""
+    """Each of these copies to where it can serve its share; empty: there is no room for all."""
     mark, moves = table.mark(), list[Move]()
     while len(moves) < len(over) and (move := _one_moved(table, model, over[len(moves) :])):
         moves += move
@@ -55,6 +54,8 @@ def _moved(table: Table, model: int, over: list[int]) -> list[Move]:
 
 
 def _one_moved(table: Table, model: int, over: list[int]) -> list[Move]:
+    """The first of them; empty: there is no room. Not to a replica that another autoscaler has yet to add: until then a
+    slow copy beats none."""
     asked = table.problem.spots.is_new & ~table.problem.spots.is_ours
     to = None if table.problem.wants.is_pinned[model] else find(table, model, extra=0, without=asked)
     return [] if to is None else [(model, over[0], to)]

@@ -35,7 +35,8 @@ class Shares:
         self.shifted = set[int]()
         """Models."""
         self.full = set[int]()
-        """Models of which no copy can take more, as was seen: until there is room in a replica that has one."""
+        """Models of which no copy could take more from the one that was relieved: until there is room in a replica that
+        has one."""
         self.left, self._mark = SHIFTS, table.mark()
 
     def take(self) -> set[int]:

@@ -229,10 +229,12 @@ class Table:
         if (model, replica) in self.present:
             self.going_of[model].add(replica)
             self.going_bytes[replica] += footprint
-        if weights:
+        if weights and held:
             shares = self._weights(model)
-            left = dict(zip(held, (shares / shares.mean()).tolist(), strict=True)) if held else {}
+            left = dict(zip(held, (shares / shares.mean()).tolist(), strict=True))
             self._split(model, left if any(abs(weight - 1) > EQUAL for weight in left.values()) else {})
+        elif weights:
+            self.weights.pop(model)
 
     def _resize(self, model: int, sign: int) -> None:
         """The model's copies become smaller, since one more comes, or larger (-1), since one has gone."""

@@ -31,11 +31,16 @@ def plan(observation: Observation, placement: Placement, sizings: Sequence[Sizin
     refused = {change: reason for change in changes if (reason := draft.take(change)) is not None}
     # what was refused may have been taken up since, as what another change needs
     refused = {change: reason for change, reason in refused.items() if change.key not in draft.chosen.change_by_key}
+    held = {sizing.model for sizing in sizings if sizing.is_held}
+    for change, reason in refused.items():
+        # else what came in its stead would look like one copy more next time
+        if reason.code == "budget" and change.model in held and change.unrouted.kinds and not change.is_coming:
+            draft.take(change.unrouted)
     ups, not_ours = scale_up(fleet, placement)
     moves, last = change_steps(draft.chosen, len(ups))
     weighs, not_yet = weigh_steps(fleet, placement, sizings, moves, len(ups) + len(moves))
     downs, not_empty = scale_down(observation, placement, last, len(ups) + len(moves) + len(weighs))
-    held = (
+    left = (
         *(Hold(f"model:{sizing.model}", sizing.reason) for sizing in sizings if sizing.reason.code in HELD),
         *placement.holds,
         *holds.refused(refused),
@@ -44,7 +49,7 @@ def plan(observation: Observation, placement: Placement, sizings: Sequence[Sizin
         *not_yet,
         *not_empty,
     )
-    proposed = Plan((*ups, *moves, *weighs, *downs), held)
+    proposed = Plan((*ups, *moves, *weighs, *downs), left)
     if broken := check(proposed, observation, placement, sizings, limits):
-        return Plan(holds=(*held, Hold("plan", Reason("unplanned", "; ".join(broken[:3])))))
+        return Plan(holds=(*left, Hold("plan", Reason("unplanned", "; ".join(broken[:3])))))
     return proposed

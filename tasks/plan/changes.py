@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.decision import Assignment, Placement, Reason, StepKind
 from tasks.world import Copy, CopyState, Model, Observation, Replica, ReplicaState
@@ -41,6 +41,11 @@ class Change:
     def is_freeing(self) -> bool:
         """Its memory is free once it is done: what is still loading is only unrouted, and goes another time."""
         return self.is_filled and self.kinds[-1] is StepKind.UNLOAD
+
+    @property
+    def unrouted(self) -> Change:
+        """The same, as far as it costs nothing: it gets no more requests, and goes another time."""
+        return replace(self, kinds=tuple(kind for kind in self.kinds if kind is StepKind.UNROUTE))
 
     @property
     def churn(self) -> int:

@@ -17,8 +17,8 @@ Shares = Mapping[str, float]
 
 def shares(case: Case) -> Iterator[str]:
     """Weights name copies that serve by then, of a model whose demand is known. Whichever of the steps are done, no
-    replica is asked for more than its compute and than it is asked for now; no copy for more than its capacity, by more
-    than the one that is furthest over its own is now."""
+    replica is asked for more than its compute and than it is asked for now; no copy for more than its capacity and than
+    it gets now, unless the one that is furthest over its own gets nearer to it."""
     steps = list(case.of(StepKind.WEIGH))
     if ill := [broken for step in steps for broken in _ill(case, step)]:
         yield from ill
@@ -64,14 +64,17 @@ def _capacity(case: Case, step: Step, now: Shares, then: Shares) -> Iterator[str
         replica: sizing.capacity_rps_by_gpu_type.get(case.replica_by_name[replica].gpu_type, math.inf)
         for replica in then
     }
+    rps = sizing.demand_rps or 0.0
     over_now, over_then = (
-        {replica: (sizing.demand_rps or 0.0) * share[replica] / max(capacity[replica], 1e-9) for replica in then}
-        for share in (now, then)
+        {replica: rps * share[replica] / max(capacity[replica], 1e-9) for replica in then} for share in (now, then)
     )
-    most = max(1.0, *over_now.values())
+    if max(over_then.values()) < max(over_now.values()):
+        return
     for replica, over in over_then.items():
-        if over > most * (1 + ROUNDED):
-            yield f"step {step.id} ({step}): {over:.0%} of a copy's capacity in {replica}, now {most:.0%} at most"
+        if over > max(1.0, over_now[replica]) * (1 + ROUNDED):
+            before = f"{rps * now[replica]:.3g}"
+            got = f"{rps * then[replica]:.3g} req/s > {capacity[replica]:.3g} of a copy in {replica}"
+            yield f"step {step.id} ({step}): {got}, which gets {before}"
 
 
 def _weights(case: Case, step: Step) -> dict[str, float]:

@@ -103,14 +103,17 @@ class _Ledger:
         return ""
 
     def _over_capacity(self, model: str, was: Weights, then: Weights) -> str:
-        """Which copy would get more than it can serve, and be further over that than the worst one is now."""
+        """Which copy would get more than it can serve and than now; none where all are too few, and the worst gets by
+        these weights less than it does now."""
         sizing = self._sizings[model]
         gpu_type = {replica: self._replicas[replica].gpu_type for replica in then}
         capacity = {r: sizing.capacity_rps_by_gpu_type.get(gpu, math.inf) for r, gpu in gpu_type.items()}
         now, wanted = (_rates(sizing.demand_rps or 0.0, weights) for weights in (was, then))
-        worst = max([1.0, *(now[replica] / max(capacity[replica], SPARE) for replica in then)])
+        worst = max(now[replica] / max(capacity[replica], SPARE) for replica in then)
+        if max(wanted[replica] / max(capacity[replica], SPARE) for replica in then) < worst - SAME:
+            return ""
         for replica in then:
-            if wanted[replica] > capacity[replica] * worst * (1 + SAME):
+            if wanted[replica] > max(capacity[replica], now[replica]) * (1 + SAME):
                 return f"{replica} would get {wanted[replica]:.3g} req/s, a copy may take {capacity[replica]:.3g}"
         return ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from tasks.decision import Forecast
 from tasks.size.capacity import Capacity, capacities, measured_service_ms
 from tasks.size.home import home
 from tasks.size.learn import learn
-from tasks.world import CopyState, Fleet, Learned, Limits, Model, Observation, ReplicaState, coded
+from tasks.world import Copy, CopyState, Fleet, Learned, Limits, Model, Observation, ReplicaState, coded
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Times (s) and values, both one element a sample, oldest first; no NaN."""
@@ -38,6 +39,8 @@ class Evidence:
     learned_by_gpu_type: dict[str, Learned]
     current: int
     """Copies that it has, or had until its replica was lost."""
+    held: int
+    """Copies that it keeps as long as its demand is not known."""
     serving: int
     room: int
     """Replicas that could exist for it."""
@@ -70,7 +73,7 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
     demand = _by_model(observation.demand, "demand_rps")
     wanted = _by_model(observation.wanted, "copies")
     queues = _queues(observation, limits)
-    held, serving = _held(fleet), Counter(copy.model for copy in fleet.copies if copy.is_serving)
+    there, serving = _there(fleet), Counter(copy.model for copy in fleet.copies if copy.is_serving)
     found: dict[str, Evidence | None] = {}
     for model in fleet.models:
         pools = [pool for pool in fleet.pools if model.may_live_in(pool)]
@@ -90,7 +93,8 @@ def gather(observation: Observation, forecasts: dict[str, Forecast], limits: Lim
             capacity_by_gpu_type=capacity_by_gpu_type,
             home_gpu_type=home(model, pools, capacity_by_gpu_type),
             learned_by_gpu_type=known,
-            current=len(held.get(model.name, ())),
+            current=len(there.get(model.name, ())),
+            held=_held(there.get(model.name, []), wanted.get(model.name, NONE)),
             serving=serving[model.name],
             room=sum(max(p.max_replicas, p.replicas) for p in pools),
             demand=demand.get(model.name, NONE),
@@ -113,14 +117,28 @@ def _by_model(frame: pd.DataFrame, column: str) -> dict[str, Series]:
     return {str(model): (times[start:end], values[start:end]) for model, start, end in found if start < end}
 
 
-def _held(fleet: Fleet) -> dict[str, set[str]]:
-    """Replicas that hold each model, or did until they were lost: a crash must not look like a wish for fewer."""
+def _there(fleet: Fleet) -> dict[str, list[Copy]]:
+    """Each model's copies, also those that it had until they were lost: a crash must not look like a wish for fewer."""
     states = (CopyState.READY, CopyState.LOADING, CopyState.UNKNOWN)
-    found: dict[str, set[str]] = {}
+    found: dict[str, list[Copy]] = {}
     for copy in fleet.copies:
         if copy.state in states or (copy.state is CopyState.ABSENT and copy.is_routed):
-            found.setdefault(copy.model, set()).add(copy.replica)
+            found.setdefault(copy.model, []).append(copy)
     return found
+
+
+def _held(copies: Sequence[Copy], wanted: Series) -> int:
+    """Those that requests are sent to; where there are none, those that are there or come. What is ready and gets no
+    requests is not yet one of them, or was moved.
+
+    One that cannot be read counts as far as past ticks wanted so many, and as the only one: else what is placed in its
+    stead would make one more of it in each tick.
+    """
+    lost = sum(copy.state is CopyState.UNKNOWN for copy in copies)
+    routed = sum(copy.is_routed for copy in copies) - lost
+    there = routed or len(copies) - lost
+    remembered = int(wanted[1][-1]) if wanted[1].size else 0
+    return max(there, min(there + lost, max(1, remembered)))
 
 
 def _queues(observation: Observation, limits: Limits) -> dict[str, tuple[float | None, tuple[tuple[str, float], ...]]]:

@@ -158,7 +158,7 @@ def _longest_gap_s(times: NDArray[np.float64], start: float, end: float) -> floa
 
 def held(e: Evidence) -> tuple[int, Reason]:
     """Demand is unknown: as many copies as there are, never fewer."""
-    copies = max(e.current, e.model.min_copies)
+    copies = max(e.held, e.model.min_copies)
     newest = f"newest sample {e.now - e.demand[0][-1]:.0f} s old" if e.demand[0].size else "no sample"
     return copies, Reason("demand_unknown", f"{newest}, limit {e.limits.stale_s:g} s -> {plural(copies)} held")
 

@@ -37,10 +37,11 @@ def test_what_has_outgrown_a_replica_moves() -> None:
     }
 
 
-def test_a_copy_stays_where_the_other_would_be_beyond_its_capacity_alone() -> None:
+@pytest.mark.parametrize("weights", [("1.4", "0.6"), ("1", "1")])
+def test_a_copy_stays_where_the_other_would_be_beyond_its_capacity_alone(weights: tuple[str, str]) -> None:
     """36 req/s, of which one copy serves 30, are 1.8 of a replica; that neither copy could take more than all of it is
     no reason to leave one with everything."""
-    seen = fleet("a small-0 serving 1.4", "a small-1 serving 0.6", pool=POOL)
+    seen = fleet(*(f"a small-{n} serving {weight}" for n, weight in enumerate(weights)), pool=POOL)
     sizings = [Sizing(m, int(m == "a"), 36.0 * (m == "a"), {"small": 30.0}, WHY) for m in "abcde"]
     placed = place(Observation(NOW, seen), sizings, Limits())
     assert [a.replica for a in placed.assignments if a.reason.code == "kept"] == ["small-0", "small-1"]

@@ -77,7 +77,14 @@ def resized(sizings: tuple[Sizing, ...], fleet: Fleet) -> tuple[Sizing, ...]:
 
 
 def _there(fleet: Fleet, model: str) -> int:
-    return sum(copy.state not in (ABSENT, CopyState.UNLOADING) for copy in fleet.copies_of(model))
+    """As size holds without a memory of past ticks."""
+    there = [
+        copy
+        for copy in fleet.copies_of(model)
+        if copy.state in (READY, CopyState.LOADING) or (copy.state is ABSENT and copy.is_routed)
+    ]
+    is_lost = any(copy.state is CopyState.UNKNOWN for copy in fleet.copies_of(model))
+    return sum(copy.is_routed for copy in there) or len(there) or int(is_lost)
 
 
 @st.composite

@@ -144,6 +144,21 @@ RAILS = {
         wanted=("a small-1",),
         demand={"a": None},
     ),
+    "1: it gets no more requests then, also where the budget is too small for its unload": Case(
+        ("0 load a small-1", "1 route a small-1 < 0", "2 unroute a small-0 < 1"),
+        ("model:a budget",),
+        copies=("a small-0 serving",),
+        wanted=("a small-1",),
+        demand={"a": None},
+        budget=1,
+    ),
+    "1: of a model whose demand is known it gets them until it goes": Case(
+        ("0 load a small-1", "1 route a small-1 < 0"),
+        ("model:a budget",),
+        copies=("a small-0 serving",),
+        wanted=("a small-1",),
+        budget=1,
+    ),
     "1: what cannot be read is not touched, and serves nobody": Case(
         ("0 load a small-1", "1 route a small-1 < 0"),
         ("replica:small-0 replica_unreachable",),

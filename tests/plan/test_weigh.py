@@ -143,12 +143,12 @@ REFUSED = {
     ),
     "a copy beyond its capacity": (
         Case((WEIGH,), TWO, BOTH, demand={"a": 18.0}),
-        (f"{SAID}: 135% of a copy's capacity in small-1, now 100% at most",),
+        (f"{SAID}: 13.5 req/s > 10 of a copy in small-1, which gets 9",),
     ),
     # 24 req/s: 12 each now, then 6 and 18
     "an overloaded copy, more so": (
         Case((WEIGH,), TWO, BOTH, demand={"a": 24.0}),
-        (f"{SAID}: 180% of a copy's capacity in small-1, now 120% at most",),
+        (f"{SAID}: 18 req/s > 10 of a copy in small-1, which gets 12",),
     ),
     # a: 12 req/s, 0.3 a copy, then 0.15 and 0.45; b: 26 req/s, 0.65 a copy: 0.45 + 0.65
     "a replica beyond its compute": (

@@ -204,6 +204,32 @@ def test_unknown_demand_holds(
     assert "newest sample 75 s old, limit 60 s" in sizing.reason.text
 
 
+@pytest.mark.parametrize(
+    ("name", "states", "remembered", "copies"),
+    [
+        ("nobody knows: it may have been replaced", [READY, UNKNOWN], [], 1),
+        ("the only one", [UNKNOWN], [], 1),
+        ("two were wanted: it was not", [READY, UNKNOWN], [(15.0, 2)], 2),
+        ("two were wanted: it was", [READY, READY, UNKNOWN], [(15.0, 2)], 2),
+        ("what counts is the newest", [READY, UNKNOWN], [(30.0, 2), (15.0, 1)], 1),
+        ("what is loaded in its stead is not one more", [CopyState.LOADING, UNKNOWN], [(15.0, 1)], 1),
+    ],
+)
+def test_a_copy_that_cannot_be_read_is_held_once(
+    name: str, states: list[CopyState], remembered: list[tuple[float, int]], copies: int
+) -> None:
+    sizing = sized(seen(0, states=states, needed=remembered, asked=[(75.0, 9.0)]), None)
+    assert sizing.copies == copies
+
+
+def test_a_copy_without_requests_is_held_only_where_no_other_gets_them() -> None:
+    """It was moved and waits for its unload, or its route waits for the next tick."""
+    two = seen(2, asked=[(75.0, 9.0)])
+    for routed, copies in (((True, True), 2), ((True, False), 1), ((False, False), 2)):
+        there = tuple(replace(copy, is_routed=is_) for copy, is_ in zip(two.fleet.copies, routed, strict=True))
+        assert sized(replace(two, fleet=replace(two.fleet, copies=there)), None).copies == copies
+
+
 def test_no_forecast_is_unknown_demand() -> None:
     (sizing,) = size(seen(2), [], LIMITS)
     assert (sizing.copies, sizing.reason.code) == (2, "demand_unknown")
