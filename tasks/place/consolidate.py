@@ -153,8 +153,10 @@ def _give_up(table: Table, changes: Changes, spot: int, reason: Reason) -> None:
 
 
 def _is_there(table: Table) -> Flags:
+    """Ready, and in a pool that is not to grow: none both grows and shrinks."""
     spots = table.problem.spots
-    return table.takes & spots.is_ready & ~spots.is_new
+    grows = np.unique(spots.pool[table.is_on & spots.is_new & ~spots.is_asked])
+    return table.takes & spots.is_ready & ~spots.is_new & ~np.isin(spots.pool, grows)
 
 
 def _may_go(table: Table) -> Flags:

@@ -48,6 +48,7 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     fill(table, changes)
     level(table, changes)
     relieve(shares, changes)
+    squeeze(table, changes)
     is_calm = not changes.refused and len(changes.placed) <= CALM_SHARE * total
     is_beyond = is_calm and over_maximum(table, changes)
     spare(table, changes)

@@ -16,10 +16,10 @@ many of the next one."""
 
 
 def squeeze(table: Table, changes: Changes) -> None:
-    """Empty and drop new replicas of ours, the emptiest for their cost first, as long as their copies fit elsewhere, a
-    hot one's as smaller ones."""
+    """Empty and drop new replicas of ours that are not asked for yet, the emptiest for their cost first, as long as
+    their copies fit elsewhere, a hot one's as smaller ones."""
     spots = table.problem.spots
-    new = np.flatnonzero(table.is_on & spots.is_new & spots.is_ours)
+    new = np.flatnonzero(table.is_on & spots.is_new & spots.is_ours & ~spots.is_asked)
     memory = 1 - table.free_bytes[new] / np.maximum(spots.room_bytes[new], 1.0)
     compute = 1 - table.free_compute[new] / np.maximum(spots.room_compute[new], 1e-9)
     order = np.lexsort((new, np.maximum(memory, compute)))

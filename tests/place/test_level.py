@@ -116,3 +116,18 @@ def test_one_of_two_slow_copies_moves_to_the_fast_replica_there_is_before_one_is
     """30 req/s each, of which a slow one serves 10 and a fast one 40; no third copy is allowed."""
     answer = placed("slow+ slow+ fast", 60.0, (2, 2), max_copies=2)
     assert sorted(a.replica for a in answer.assignments) == ["fast-2", "slow-1"]
+
+
+def test_what_a_move_leaves_empty_takes_what_a_new_replica_was_to_hold() -> None:
+    """m at 7.5 req/s a copy is too much for the slow replica, which it fills, so that n would need another one; m moves
+    to the fast one that was asked for already."""
+    needs = {gpu: Need(GB, 200.0) for gpu in CAPACITY_RPS}
+    models = (Model("m", needs, Objective(50.0), max_copies=2), Model("n", {"slow": Need(GB, 1.0)}, Objective(50.0)))
+    pools = tuple(Pool(gpu, gpu, 9 * GB, 1.0, 0, 2, asked, headroom=0.0) for gpu, asked in (("slow", 1), ("fast", 2)))
+    replicas = tuple(Replica(f"{pool.name}-0", pool.name, pool.name, 9 * GB, 1.0) for pool in pools)
+    copies = tuple(Copy("m", replica.name, CopyState.READY, is_routed=True) for replica in replicas)
+    seen = Observation(NOW, Fleet(models, pools, replicas, copies))
+    sizings = (Sizing("m", 2, 15.0, {"slow": 4.0, "fast": 10.0}, WHY), Sizing("n", 1, 1.0, CAPACITY_RPS, WHY))
+    answer = place(seen, sizings, Limits(saving_factor=0.0))
+    assert {(a.model, a.replica) for a in answer.assignments} == {("m", "fast-0"), ("m", "fast+1"), ("n", "slow-0")}
+    assert (answer.leaving, answer.replicas_by_pool) == ((), {"slow": 1, "fast": 2})
