@@ -54,10 +54,8 @@ def _moved(table: Table, model: int, over: list[int]) -> list[Move]:
 
 
 def _one_moved(table: Table, model: int, over: list[int]) -> list[Move]:
-    """The first of them; empty: there is no room. Not to a replica that another autoscaler has yet to add: until then a
-    slow copy beats none."""
-    asked = table.problem.spots.is_new & ~table.problem.spots.is_ours
-    to = None if table.problem.wants.is_pinned[model] else find(table, model, extra=0, without=asked)
+    """The first of them; empty: there is no room."""
+    to = None if table.problem.wants.is_pinned[model] else find(table, model, extra=0)
     return [] if to is None else [(model, over[0], to)]
 
 

@@ -10,15 +10,17 @@ from tasks.place.problem import Flags, Floats, Ints
 from tasks.place.table import SLACK, Table
 
 
-def find(table: Table, model: int, extra: int = 1, without: Flags | None = None, margin: float = 0.0) -> int | None:
+def find(table: Table, model: int, extra: int = 1, margin: float = 0.0) -> int | None:
     """The best replica for one more copy. First one that has the memory now, then one that will have it once what
-    should not be there is unloaded.
+    should not be there is unloaded. For a copy that moves none that another autoscaler has yet to add: until then the
+    copy is better where it is.
 
-    ``extra``, ``margin``: as in :meth:`Table.has_compute`; ``without``: (R,) replicas that are out of the question.
+    ``extra``, ``margin``: as in :meth:`Table.has_compute`.
     """
+    spots = table.problem.spots
     able = table.has_compute(model, extra, margin) & table.has_capacity(model, extra)
-    if without is not None:
-        able &= ~without
+    if extra == 0:
+        able &= spots.is_ours | ~spots.is_new
     for counts_going in (True, False) if able.any() else ():
         fine = able & table.has_memory(model, counts_going)
         if (best := best_of(table, model, np.flatnonzero(fine))) is not None:

@@ -275,6 +275,21 @@ def test_a_replica_that_is_yet_to_come_makes_up_for_none_that_goes() -> None:
     assert placed.leaving == ()
 
 
+def test_nothing_moves_to_a_replica_that_another_autoscaler_has_yet_to_add() -> None:
+    """0.6 + 0.4 are over 0.9, and d's 300 MB need another replica, which may never come: only d waits for it."""
+    pool = replace(POOL, replicas=1, max_replicas=2, is_scaled_by_us=False)
+    three = fleet("a small-0 serving", "b small-0 serving", pool=pool)
+    seen = replace(three, replicas=three.replicas[:1])
+    rps = {"a": 12.0, "b": 8.0, "d": 4.0}
+    sizings = tuple(Sizing(m, int(m in rps), rps.get(m, 0.0), {"small": 20.0}, WHY) for m in "abcde")
+    placed = place(Observation(NOW, seen), sizings, Limits())
+    assert {(a.model, a.replica) for a in placed.assignments} == {
+        ("a", "small-0"),
+        ("b", "small-0"),
+        ("d", "small+1"),
+    }
+
+
 def test_no_replica_that_waits_for_a_retry_is_emptied() -> None:
     """Empty it would stay for the retry, so that the next replica could be emptied into it, and so on."""
     seen = fleet("a small-0 serving", "b small-1 serving", "e small-1 serving", pool=THREE)
