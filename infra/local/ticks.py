@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from infra.local.prefect import ENDED
 from infra.local.prefect_api import PrefectError, call
@@ -42,14 +43,20 @@ class Ticks:
         self._told: set[str] = set()
 
     def ask(self, **parameters: str) -> str:
-        """Ask for a tick now; return its run's id.
+        """Ask for a tick now; return its run's id. A server that does not answer is asked once more: by its key the run
+        is the same, whatever became of the first request.
 
         Raises:
             PrefectError: the server refuses, or does not answer.
         """
         deployment = call(self._state, "GET", f"deployments/name/{DEPLOYMENT}")
-        body = {"state": {"type": "SCHEDULED"}, "parameters": parameters}
-        return str(call(self._state, "POST", f"deployments/{deployment['id']}/create_flow_run", body)["id"])
+        path = f"deployments/{deployment['id']}/create_flow_run"
+        body = {"state": {"type": "SCHEDULED"}, "parameters": parameters, "idempotency_key": str(uuid4())}
+        try:
+            run = call(self._state, "POST", path, body)
+        except PrefectError:
+            run = call(self._state, "POST", path, body)
+        return str(run["id"])
 
     def new(self) -> list[EndedTick]:
         """Those that ended since the last call, oldest first. A server that does not answer tells them later."""

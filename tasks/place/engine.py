@@ -41,14 +41,15 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     """The table of the copies that should be, and what changes for which reason."""
     table, changes = _start(problem)
     total = int(problem.wants.copies.sum())
-    if _missing(table) > max(MANY, MANY_SHARE * total):
+    if is_new := _missing(table) > max(MANY, MANY_SHARE * total):
         table, changes = _constructed(problem, _sizes(problem, total))
     shares = Shares(table)
     weigh(shares, changes)
     fill(table, changes)
     level(table, changes)
     relieve(shares, changes)
-    squeeze(table, changes)
+    if not is_new:
+        squeeze(table, changes)
     is_calm = not changes.refused and len(changes.placed) <= CALM_SHARE * total
     is_beyond = is_calm and over_maximum(table, changes)
     spare(table, changes)
