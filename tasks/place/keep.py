@@ -63,12 +63,12 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
         equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
         is_sure = model not in table.weights
         may_go = _may_go(table, model, equals)
-        gone = next((replica for replica in may_go if _drop(table, model, replica, is_sure)), None)
-        if gone is None:
-            if len(order) <= wants.max_copies[model]:
-                return
+        gone = next((replica for replica in may_go if is_sure or _harm(table, model, replica) == 0), None)
+        if gone is None and len(order) > wants.max_copies[model]:
             gone = min(equals, key=lambda replica: _harm(table, model, replica))
-            table.remove(model, gone)
+        if gone is None:
+            return
+        table.remove(model, gone)
         order.remove(gone)
 
 
@@ -97,15 +97,6 @@ def _light(table: Table, model: int, replicas: list[int]) -> list[int]:
     most = np.where(growth <= least, second, least)
     light = 1 / np.maximum(1 - rate / rate.sum(), 1e-12) <= most
     return [replica for replica in replicas if light[held.index(replica)]]
-
-
-def _drop(table: Table, model: int, replica: int, is_sure: bool) -> bool:
-    """Take the copy off; or leave it, and False, when it is not sure that it may go and the others cannot take its
-    share."""
-    if is_sure or _harm(table, model, replica) == 0:
-        table.remove(model, replica)
-        return True
-    return False
 
 
 def _harm(table: Table, model: int, replica: int) -> int:
