@@ -55,14 +55,31 @@ class Draft:
                 self._going[change.replica].append(change)
 
     def take(self, change: Change) -> Reason | None:
-        """Take the change up, with what it needs; or leave everything as it was, and say why."""
+        """Take the change up, with what it needs; or say why not. What the budget keeps out gets its room at least, so
+        that a lesser change does not take the rest of the budget each time."""
         if change.key in self.chosen.change_by_key:
             return None
         found = self._with(self.chosen, change, ())
         if isinstance(found, Reason):
+            if found.code == "budget" and change.is_coming and not change.is_filled:
+                self._clear(change)
             return found
         self.chosen = found
         return None
+
+    def _clear(self, change: Change) -> None:
+        """Take up as many of the unloads that the load needs as the budget allows."""
+        missing = change.footprint_bytes - self._left(self.chosen, change.replica)
+        for other in self._in_its_way(change):
+            if missing <= 0:
+                return
+            if other.key not in self.chosen.freed.get(change.replica, ()) and self.take(other) is None:
+                missing -= other.footprint_bytes
+
+    def _in_its_way(self, change: Change) -> list[Change]:
+        """What goes of the replica where it comes, and gives room, the largest first."""
+        freeing = (other for other in self._going[change.replica] if other.is_freeing)
+        return sorted(freeing, key=lambda other: -other.footprint_bytes)
 
     def _with(self, chosen: Chosen, change: Change, path: tuple[CopyKey, ...]) -> Chosen | Reason:
         """``path``: the changes that wait for this one, which it cannot wait for."""
@@ -84,10 +101,10 @@ class Draft:
         if change.is_filled:  # it takes its memory already
             return chosen, ()
         replica, why = change.replica, None
-        for other in sorted(self._going[replica], key=lambda c: -c.footprint_bytes):
+        for other in self._in_its_way(change):
             if self._left(chosen, replica) >= change.footprint_bytes:
                 break
-            if not other.is_freeing or other.key in chosen.freed.get(replica, ()) or other.key in path:
+            if other.key in chosen.freed.get(replica, ()) or other.key in path:
                 continue
             found = self._with(chosen, other, path)
             if isinstance(found, Reason):

@@ -199,6 +199,23 @@ RAILS = {
         wanted=("a small-1", "e small-1", "b small-1"),
         budget=3,
     ),
+    "4: what nobody serves gets its room before another model's copy moves": Case(
+        ("0 unroute d small-0", "1 drain d small-0 < 0", "2 unload d small-0 < 1"),
+        ("model:b budget", "model:a budget", "model:a budget"),
+        copies=("a small-2 serving", "d small-0 serving", "d small-1 serving"),
+        wanted=("a small-1", "b small-0", "d small-1"),
+        budget=1,
+    ),
+    "4: as much of it as the budget allows, and it is loaded in a later tick": Case(
+        (
+            *("0 unroute d small-0", "1 drain d small-0 < 0", "2 unload d small-0 < 1"),
+            *("3 unroute a small-0", "4 drain a small-0 < 3", "5 unload a small-0 < 4"),
+        ),
+        ("model:c budget",),
+        copies=("a small-0 serving", "a small-1 serving", "d small-0 serving", "d small-1 serving"),
+        wanted=("a small-1", "c small-0", "d small-1"),
+        budget=2,
+    ),
     "4: what is unloading takes memory until it is gone: 200 > 450 - 400 MB": Case(
         (), ("model:b no_room_to_swap",), copies=("c small-0 unloading",), wanted=("b small-0",)
     ),
