@@ -27,11 +27,16 @@ def spare(table: Table, changes: Changes) -> None:
     """The replicas that nothing should be in go, as far as their pools have more than their minimum. Another
     autoscaler's too: it is told that so many fewer are wanted. Not while a load that failed there will be tried again:
     nothing else may do, and the replica would come back."""
-    may_go, left = _is_there(table) & ~_is_awaited(table), _staying(table, changes)
+    may_go, left, excess = _is_there(table) & ~_is_awaited(table), _staying(table, changes), _excess(table)
     for spot in np.flatnonzero(may_go).tolist():
         pool = int(table.problem.spots.pool[spot])
         least = table.problem.pools[pool].min_replicas
-        if not table.models_in[spot] and left[pool] > least and spot not in changes.gone:
+        if table.models_in[spot] or spot in changes.gone:
+            continue
+        if excess[pool] > 0:  # it goes already
+            table.takes[spot] = False
+            excess[pool] -= 1
+        elif left[pool] > least:
             why = f"empty, {left[pool]} replicas, the pool's minimum is {least}"
             _give_up(table, changes, spot, Reason("replica_spare", why))
             left[pool] -= 1
@@ -179,10 +184,21 @@ def _is_bound(table: Table) -> Flags:
 def _staying(table: Table, changes: Changes) -> Ints:
     """(P,) replicas of each pool that are there and stay; those beyond what is asked for go already, and what is yet to
     come makes up for none."""
-    spots, pools = table.problem.spots, table.problem.pools
-    stays = table.is_on & ~spots.is_new & np.array([why != "it is leaving" for why in spots.closed], dtype=bool)
-    there = np.bincount(spots.pool[stays], minlength=len(pools))
-    excess = np.maximum(0, there - np.array([pool.replicas for pool in pools]))
+    stays, pools = _stays(table), len(table.problem.pools)
     stays[list(changes.gone)] = False
-    left: Ints = np.bincount(spots.pool[stays], minlength=len(pools)) - excess
+    left: Ints = np.bincount(table.problem.spots.pool[stays], minlength=pools) - _excess(table)
     return left
+
+
+def _excess(table: Table) -> Ints:
+    """(P,) replicas of each pool beyond what is asked for: their count was lowered, and as many go already."""
+    pools = table.problem.pools
+    there = np.bincount(table.problem.spots.pool[_stays(table)], minlength=len(pools))
+    excess: Ints = np.maximum(0, there - np.array([pool.replicas for pool in pools]))
+    return excess
+
+
+def _stays(table: Table) -> Flags:
+    spots = table.problem.spots
+    stays: Flags = table.is_on & ~spots.is_new & np.array([why != "it is leaving" for why in spots.closed], dtype=bool)
+    return stays

@@ -225,6 +225,13 @@ SAVE = {
         replicas=1,
         pool=replace(THREE, max_replicas=1),
     ),
+    "an empty one beyond what is asked for goes already, and makes no other go": Case(
+        ("c small-0 kept", "d small-1 kept"),
+        {"c": 1, "d": 1},
+        ("c small-0 serving", "d small-1 serving"),
+        replicas=2,
+        pool=replace(THREE, replicas=2),
+    ),
     "a replica waits for the retry of a load": Case(
         (),
         {"a": 1},
