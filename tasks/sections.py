@@ -237,3 +237,6 @@ class KubernetesSection(Section):
     """Left out: each model is served by its Service alone."""
     propagation_s: float = Field(2.0, ge=0)
     """Seconds from a change of a Service's endpoints to every proxy and gateway acting on it."""
+    linger_s: float = Field(12.0, ge=0)
+    """Seconds that a gRPC client may go on with a connection to a pod that is no endpoint any more: Triton's
+    ``--grpc-max-connection-age`` of 10 s in the chart, a tenth more of jitter (gRPC A9), and a second."""

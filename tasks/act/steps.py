@@ -135,11 +135,14 @@ class Hands:
 
     def _drain(self, step: Step) -> str:
         self._refuse_if_routed(step)
-        triton, began = self._triton(step, *EMPTIED), time.monotonic()
+        triton = self._triton(step, *EMPTIED)
+        if not self._was_routed(step):  # an earlier tick may have ended before that was known everywhere
+            self._live.unroute(step.model, step.replica)
+        began = time.monotonic()
         answered, quiet_since = _answered(triton, step.model), began
-        while (now := time.monotonic()) - quiet_since < QUIET_S:
-            if now - began > DRAIN_S:
-                raise StepError(f"still asked {DRAIN_S:g} s after it was unrouted: by whom, around the gateway?")
+        while (now := time.monotonic()) - quiet_since < QUIET_S or now - began < self._live.linger_s:
+            if now - began > self._live.linger_s + DRAIN_S:
+                raise StepError(f"still asked {now - began:.0f} s after it was unrouted: by whom, around the gateway?")
             time.sleep(POLL_S)
             if (newer := _answered(triton, step.model)) != answered:
                 answered, quiet_since = newer, time.monotonic()
@@ -204,6 +207,10 @@ class Hands:
 
     def _routed(self, model: str) -> frozenset[str]:
         return self._live.routes().get(model, frozenset())
+
+    def _was_routed(self, step: Step) -> bool:
+        """When the tick began, so that this one has taken its requests away."""
+        return any(c.model == step.model and c.is_routed for c in self._observation.fleet.copies_in(step.replica))
 
     def _refuse_if_routed(self, step: Step) -> None:
         if step.replica in self._routed(step.model):

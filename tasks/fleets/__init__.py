@@ -28,6 +28,8 @@ class LiveFleet(Protocol):
     pushgateway_url: str
     splits_by_weight: bool = False
     """Whether the gateway sends copies the shares that their weights say; else it splits requests evenly."""
+    linger_s: float = 0.0
+    """How long clients may use a connection to a replica after ``unroute`` has returned."""
 
     def pools(self) -> tuple[Pool, ...]:
         """The configured pools with the count asked for now."""

@@ -79,7 +79,7 @@ def test_a_copy_comes_and_goes(server: TritonServer) -> None:
     assert perform(fleet, "load echo small-0", "route echo small-0") == [(DONE, "")] * 2
     assert server.infer("echo") == 200
     assert perform(fleet, "load echo small-0", "route echo small-0") == [(DONE, "already so")] * 2
-    idle = observation(fleet, demand_rps=0.0)
+    idle = observation(fleet, Copy("echo", "small-0", CopyState.READY, is_routed=True), demand_rps=0.0)
     going = ("unroute echo small-0", "drain echo small-0", "unload echo small-0")
     assert perform(fleet, *going, seen=idle) == [(DONE, "")] * 3
     with Triton(server.replica) as triton:
@@ -182,6 +182,29 @@ def test_a_copy_that_is_still_asked_is_not_drained(server: TritonServer, monkeyp
     assert drained[0] is FAILED
     assert "still asked 2 s after it was unrouted" in drained[1]
     assert unloaded[0] is SKIPPED
+
+
+@pytest.mark.servers
+def test_before_a_drain_the_gateway_is_asked_again_and_clients_with_a_connection_are_waited_for(
+    server: TritonServer,
+) -> None:
+    """A client that asks every second goes on with its connection for two, though nothing is routed any more."""
+    fleet = MemoryFleet(server.replica)
+    perform(fleet, "load echo small-0")
+    fleet.linger_s, asked = 3.0, list[int]()
+
+    def ask() -> None:
+        for _ in range(2):
+            time.sleep(1.2)
+            asked.append(server.infer("echo"))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    outcomes = perform(fleet, "drain echo small-0", "unload echo small-0")
+    asking.join()
+    assert [result for result, _ in outcomes] == [DONE, DONE]
+    assert asked == [200, 200]
+    assert fleet.done[0] == "unroute echo small-0"
 
 
 @pytest.mark.servers

@@ -70,7 +70,7 @@ def _write_config(folder: Path, cluster: Cluster, stack: ExitStack) -> Path:
     samples = {'asked{model="echo"}': {now + at: 1.0 for at in range(-600, 900, 5)}}
     url = stack.enter_context(prometheus_server(folder / "prometheus", samples))
     content = {
-        "fleet": {"kind": "kubernetes", "namespace": cluster.namespace, "propagation_s": 1.0},
+        "fleet": {"kind": "kubernetes", "namespace": cluster.namespace, "propagation_s": 1.0, "linger_s": 0.0},
         "pools": {"small": {"memory": "1GB", "max_replicas": 8, "start_s": 5, "owner": "hpa"}},
         "models": {"echo": MODEL},
         "limits": {"interval_s": INTERVAL_S},

@@ -37,6 +37,7 @@ class KubernetesFleet(LiveFleet):
         self._api = api or connect_api(config.fleet)
         self.prometheus_url = config.metrics.prometheus_url or ""
         self.pushgateway_url = config.metrics.pushgateway_url or ""
+        self.linger_s = config.fleet.linger_s
         self._picture = Picture(self._api, config)
         self._routing = Routing(self._api, self._picture, config.fleet)
         self._scaling = Scaling(self._api, self._picture, self._routing)
@@ -61,8 +62,8 @@ class KubernetesFleet(LiveFleet):
     def declare(self, models: Iterable[Model]) -> None:
         """Keep a Service, and with a Gateway an HTTPRoute, for each of these models and for no other; put right what
         somebody changed on the pods."""
-        self._routing.declare(model.name for model in models)
         self._routing.keep_costs()
+        self._routing.declare(model.name for model in models)
 
     def route(self, model: str, replica: str) -> None:
         """Send requests of the model to the pod too; return when its endpoint is there and has propagated."""

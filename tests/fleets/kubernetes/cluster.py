@@ -107,7 +107,7 @@ class Cluster:
 def config(namespace: str, *pools: str, **sections: object) -> Config:
     return Config.model_validate(
         {
-            "fleet": {"kind": "kubernetes", "namespace": namespace, "propagation_s": 0.0},
+            "fleet": {"kind": "kubernetes", "namespace": namespace, "propagation_s": 0.0, "linger_s": 0.0},
             "pools": {pool: {"memory": "1GB", "min_replicas": 1, "max_replicas": 8} for pool in pools},
             "models": {name: {"footprint": "300MB", "service_ms": 20, "max_copies": 4} for name in MODELS},
             "metrics": {"prometheus_url": "http://127.0.0.1:9", "pushgateway_url": "http://127.0.0.1:9"},

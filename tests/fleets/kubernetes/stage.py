@@ -42,7 +42,12 @@ class Stage:
     def config(self, pools: dict[str, Any] | None = None, propagation_s: float = 0.0, **policies: Any) -> Config:
         """``policies``: what differs from ``MODEL`` in a model. ``slow`` is asked by nobody, and known."""
         return self.cluster.config(
-            fleet={"kind": "kubernetes", "namespace": self.cluster.namespace, "propagation_s": propagation_s},
+            fleet={
+                "kind": "kubernetes",
+                "namespace": self.cluster.namespace,
+                "propagation_s": propagation_s,
+                "linger_s": 0.0,
+            },
             pools=pools or {"small": POOLS["small"]},
             models={
                 name: MODEL | policy for name, policy in {"slow": {"min_copies": 0, "idle_s": 60}, **policies}.items()

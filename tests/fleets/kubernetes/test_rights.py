@@ -23,7 +23,12 @@ from tests.fleets.kubernetes.control_plane import ADMIN, ControlPlane
 pytestmark = pytest.mark.kubernetes
 
 WORKER = chart_rights("worker")
-GATEWAY = {"kind": "kubernetes", "propagation_s": 0.0, "gateway": {"name": "inference", "namespace": "gateway"}}
+GATEWAY = {
+    "kind": "kubernetes",
+    "propagation_s": 0.0,
+    "linger_s": 0.0,
+    "gateway": {"name": "inference", "namespace": "gateway"},
+}
 _names = itertools.count(1)
 
 
