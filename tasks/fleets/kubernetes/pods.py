@@ -81,8 +81,16 @@ def labelled_models(pod: Json) -> frozenset[str]:
 
 
 def routed_models(pod: Json) -> frozenset[str]:
-    """Models whose requests are sent to the pod once its containers are ready."""
-    return labelled_models(pod) if is_open(pod) and not is_terminating(pod) and not is_over(pod) else frozenset()
+    """Models whose requests are sent to the pod, or were until its containers, its kubelet or its node went down."""
+    if is_terminating(pod) or is_over(pod) or not is_open(pod) or is_on_its_way(pod):
+        return frozenset()
+    return labelled_models(pod)
+
+
+def is_on_its_way(pod: Json) -> bool:
+    """All that makes it ready is so, and its kubelet has yet to say it: it is no endpoint before."""
+    is_able = is_true(pod, "ContainersReady") and is_open(pod) and not is_terminating(pod)
+    return is_able and not is_true(pod, "Ready") and not _why_cut_off(pod)
 
 
 def is_emptied(pod: Json) -> bool:

@@ -22,10 +22,11 @@ from tasks.fleets.kubernetes.pods import (
     PORT_BY_NAME,
     deletion_cost,
     has_gate,
-    is_leaving,
+    is_on_its_way,
     is_true,
     labelled_models,
     name_of,
+    routed_models,
 )
 from tasks.sections import GatewaySection, KubernetesSection
 
@@ -47,15 +48,22 @@ class Routing:
         self._gateway, self._propagation_s = section.gateway, section.propagation_s
 
     def declare(self, models: Iterable[str]) -> None:
-        """A Service, and with a Gateway an HTTPRoute, for each model; those of other models that we once made go."""
+        """A Service, and with a Gateway an HTTPRoute, for each model; those of other models that we once made go.
+
+        Raises:
+            ApiError: somebody else has one under such a name; all others are made.
+        """
         wanted = sorted(models)
-        self._keep_only(self._api.path("v1", "services"), [_service(model) for model in wanted])
+        elses = self._keep_only(self._api.path("v1", "services"), [_service(model) for model in wanted])
         version = self._api.served(*ROUTE_VERSIONS)
         if version is not None:
             wanted_routes = [_http_route(m, self._gateway, version) for m in wanted] if self._gateway else []
-            self._keep_only(self._api.path(version, "httproutes"), wanted_routes)
+            elses += self._keep_only(self._api.path(version, "httproutes"), wanted_routes)
         elif self._gateway:
             log.warning("fleet.gateway is set, but the cluster has no Gateway API: the Services alone serve")
+        if elses:
+            remedy = f"rename it, or label it {MANAGED} to give it away"
+            raise ApiError(409, f"{', '.join(elses)} is there and not ours, so it is left alone: {remedy}")
 
     def route(self, model: str, pod_name: str) -> None:
         """Label the pod, open its gate, and wait until its endpoint is in the model's EndpointSlices and known."""
@@ -67,21 +75,36 @@ class Routing:
         self.mark(pod_name, {key: value}, {DELETION_COST: cost})
         self.set_gate(pod_name, is_carrying=True)
         self._wait(model, pod_name, is_there=True)
+        if (pod := self._picture.pod(pod_name)) is not None and is_on_its_way(pod):  # seen so before it was an endpoint
+            self._picture.pods(max_age_s=0)
 
     def unroute(self, model: str, pod_name: str) -> None:
         """Take the label off, wait until the endpoint is gone and that is known. The gate stays open: the copy is still
-        to be drained, and a pod that is not ready would be the first to go when the count goes down."""
+        to be drained, and a pod that is not ready would be the first to go when the count goes down.
+
+        Raises:
+            ApiError: others are to serve the model, and none of them is an endpoint yet.
+        """
         key, _ = model_label(model)
         pod = self._picture.pod(pod_name)
         if pod is None:
             return
         left = labelled_models(pod) - {model}
         try:
+            self._refuse_if_only(model, pod_name)
             self.mark(pod_name, {key: None}, {DELETION_COST: str(len(left))})
             self._wait(model, pod_name, is_there=False)
         except ApiError as error:
             if error.status != 404:
                 raise
+
+    def _refuse_if_only(self, model: str, pod_name: str) -> None:
+        if self._endpoints(model) != {pod_name}:
+            return
+        ready = {name: pod for name, pod in self._picture.pods().items() if is_true(pod, "Ready") and name != pod_name}
+        if others := sorted(name for name, pod in ready.items() if model in routed_models(pod)):
+            what = f"pod {pod_name} is the only endpoint of Service {service_name(model)}"
+            raise ApiError(409, f"{what}, {', '.join(others)} is yet to be one: do the controllers run?")
 
     def set_gate(self, pod_name: str, is_carrying: bool) -> None:
         """Set the readiness gate, where the pod has one and it is not so already."""
@@ -93,10 +116,11 @@ class Routing:
         self._picture.keep(self._api.patch(path, {"status": {"conditions": [condition]}}, STRATEGIC))
 
     def keep_costs(self) -> None:
-        """Deletion costs and gates as the labels have them: what somebody else changed is put right."""
+        """Deletion costs and gates as the labels have them: what somebody else changed is put right, and a pod that an
+        earlier tick marked as the one to go is so no more, until this one marks it."""
         for name, pod in self._picture.pods().items():
             carried = len(labelled_models(pod))
-            if deletion_cost(pod) != carried and not is_leaving(pod):
+            if deletion_cost(pod) != carried:
                 self.mark(name, {}, {DELETION_COST: str(carried)})
             self.set_gate(name, is_carrying=carried > 0)
 
@@ -130,34 +154,32 @@ class Routing:
             if endpoint.get("conditions", {}).get("ready", True) and "targetRef" in endpoint
         }
 
-    def _keep_only(self, path: str, wanted: list[Json]) -> None:
-        """Apply what is missing or differs, remove what is ours and not wanted."""
+    def _keep_only(self, path: str, wanted: list[Json]) -> list[str]:
+        """Apply what is missing or differs, remove what is ours and not wanted; what is wanted and somebody else's."""
         found = {name_of(thing): thing for thing in self._api.items(path, labelSelector=MANAGED)}
-        missing = [thing for thing in wanted if name_of(thing) not in found]
-        if missing:
-            self._refuse_if_elses(path, missing)
+        missing = {name_of(thing) for thing in wanted} - found.keys()
+        elses = missing & self._names(path) if missing else set()
         for thing in wanted:
             there = found.pop(name_of(thing), None)
-            if there is None:
+            if there is not None:
+                if not _covers(
+                    there, {"metadata": thing["metadata"], "spec": thing["spec"]}
+                ):  # a list leaves kinds out
+                    self._put_right(f"{path}/{name_of(thing)}", there, thing)
+            elif name_of(thing) not in elses:
                 self._api.patch(f"{path}/{name_of(thing)}", thing, APPLY)
-            elif not _covers(there, {"metadata": thing["metadata"], "spec": thing["spec"]}):  # a list leaves kinds out
-                self._put_right(f"{path}/{name_of(thing)}", there, thing)
         for name in found:
             try:
                 self._api.call(Call("DELETE", f"{path}/{name}"))
             except ApiError as error:
                 if error.status != 404:
                     raise
+        return [f"{wanted[0]['kind']} {self._api.namespace}/{name}" for name in sorted(elses)]
 
-    def _refuse_if_elses(self, path: str, missing: list[Json]) -> None:
-        """Apply creates what is not there, and would take part in what somebody else has under the name: looked for by
-        one list, whose answer matters only where something is new. Whoever comes in between is met as a conflict."""
-        elses = {name_of(thing) for thing in self._api.items(path)}
-        for thing in missing:
-            if name_of(thing) in elses:
-                what = f"{thing['kind']} {self._api.namespace}/{name_of(thing)}"
-                remedy = f"rename it, or label it {MANAGED} to give it away"
-                raise ApiError(409, f"{what} is there and not ours, so it is left alone: {remedy}")
+    def _names(self, path: str) -> set[str]:
+        """Of all that are there, ours or not. Apply would take part in what somebody else has under the name; whoever
+        comes in between is met as a conflict."""
+        return {name_of(thing) for thing in self._api.items(path)}
 
     def _put_right(self, path: str, there: Json, thing: Json) -> None:
         """By server-side apply: fields that we do not name stay as they are. In a selector what we do not name goes:

@@ -23,7 +23,12 @@ ODD = "Some_Model.v2-" + "x" * 80
 
 
 def with_models(cluster: Cluster, *models: str, gateway: dict[str, str] | None = None) -> Config:
-    fleet: dict[str, Any] = {"kind": "kubernetes", "namespace": cluster.namespace, "propagation_s": 0.0}
+    fleet: dict[str, Any] = {
+        "kind": "kubernetes",
+        "namespace": cluster.namespace,
+        "propagation_s": 0.0,
+        "linger_s": 0.0,
+    }
     return cluster.config(
         "small",
         models={model: {"footprint": "1MB", "service_ms": 1} for model in models},
@@ -204,6 +209,14 @@ def test_a_service_of_somebody_else_is_not_taken_over(cluster: Cluster, selector
     with pytest.raises(ApiError, match=r"Service test-\d+/model-echo is there and not ours, so it is left alone"):
         declare(cluster, "echo")
     assert cluster.versions() == before
+
+
+def test_a_service_of_somebody_else_keeps_no_other_model_from_its_own(cluster: Cluster) -> None:
+    cluster.create("v1", "services", {"metadata": {"name": "model-echo"}, "spec": {"ports": [{"port": 80}]}})
+    with pytest.raises(ApiError, match="model-echo is there and not ours"):
+        declare(cluster, "echo", "other", gateway={"name": "models"})
+    assert set(by_model(cluster, SERVICES)) == {"other"}
+    assert set(by_model(cluster, ROUTES)) == {"echo", "other"}
 
 
 def test_many_new_models_take_one_look_more(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.fleets.kubernetes.call import Json
-from tasks.fleets.kubernetes.pods import MIB, Node, node_of, replica
+from tasks.fleets.kubernetes.pods import MIB, Node, node_of, replica, routed_models
 from tasks.world import Pool
 
 POOL = Pool("small", "small", 10**9)
@@ -53,6 +53,27 @@ DOWN = Node(why_down="node node-a is Unknown")
 )
 def test_the_state_of_a_pod(given: Json, node: Node, state: str) -> None:
     assert replica(given, POOL, frozenset(), node).state == state
+
+
+ECHO = {"model.triton-placement/echo": "ready"}
+
+
+@pytest.mark.parametrize(
+    ("given", "is_routed"),
+    [
+        pytest.param(pod(RUNS, OPEN, READY), True, id="it is ready"),
+        pytest.param(pod(RUNS, OPEN, condition("Ready", "False")), False, id="its kubelet has yet to say so"),
+        pytest.param(pod(RUNS, OPEN), False, id="or has said nothing yet"),
+        pytest.param(pod(RUNS, CLOSED, condition("Ready", "False")), False, id="its gate is closed"),
+        pytest.param(pod(condition("ContainersReady", "False"), OPEN), True, id="its container restarts"),
+        pytest.param(pod(RUNS, OPEN, condition("Ready", "False", LATE)), True, id="it is cut off"),
+        pytest.param(pod(RUNS, OPEN, READY, deletionTimestamp=LATE), False, id="it is being deleted"),
+    ],
+)
+def test_requests_are_sent_to_a_labelled_pod_once_it_is_an_endpoint(given: Json, is_routed: bool) -> None:
+    """What is not reached yet is no copy to count on: it would be the reason to take another one's requests away."""
+    given["metadata"]["labels"] = ECHO
+    assert routed_models(given) == (frozenset({"echo"}) if is_routed else frozenset())
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,23 @@ def test_names_that_are_no_labels_are_routed_too(cluster: Cluster, pods: list[st
     assert endpoints(cluster, service) == {pods[0]}
 
 
+def test_the_only_endpoint_stays_while_another_is_yet_to_be_one(
+    cluster: Cluster, pods: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint controller is behind: both are labelled and ready, and requests get to one of them."""
+    fleet = cluster.fleet()
+    fleet.route("echo", pods[0])
+    fleet.route("echo", pods[1])
+    monkeypatch.setattr(fleet._routing, "_endpoints", lambda _: {pods[0]})
+    with pytest.raises(ApiError, match=f"{pods[0]} is the only endpoint of Service model-echo, {pods[1]} is yet to be"):
+        fleet.unroute("echo", pods[0])
+    assert endpoints(cluster, "model-echo") == {pods[0], pods[1]}
+    monkeypatch.undo()
+    fleet.unroute("echo", pods[0])
+    fleet.unroute("echo", pods[1])  # the last of a model that nobody asks
+    assert endpoints(cluster, "model-echo") == set()
+
+
 # --- what somebody else did
 
 

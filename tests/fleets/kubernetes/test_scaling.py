@@ -91,6 +91,19 @@ def test_a_tick_killed_before_the_count_went_down_is_finished_by_the_next(cluste
     assert alive(cluster) == {pods[0], pods[2]}
 
 
+def test_a_pod_that_an_earlier_tick_marked_does_not_take_the_count_down_with_the_one_that_goes(
+    cluster: Cluster,
+) -> None:
+    """That tick failed to remove it, and this one has other plans with it."""
+    _, pods = filled(cluster, 3, 0, 1)
+    fleet = cluster.fleet()
+    fleet._routing.mark(pods[1], {}, {"controller.kubernetes.io/pod-deletion-cost": "-1000"})
+    fleet.declare(cluster.config("small").domain_models())
+    fleet.scale_down(pods[0])
+    assert cluster.scale_of("small") == 2
+    assert alive(cluster) == {pods[1], pods[2]}
+
+
 def test_an_emptied_pod_that_is_used_again_leaves_no_more(cluster: Cluster) -> None:
     _, pods = filled(cluster, 3, 0, 1)
     fleet = cluster.fleet()
