@@ -137,4 +137,5 @@ def _ways_out(copy: Copy, replica: Replica | None) -> tuple[StepKind, ...] | Non
 def _why(copy: Copy, replica: Replica | None) -> str:
     if replica is None:
         return "its replica is gone"
-    return f"its replica is {replica.state}, it is {copy.state}"
+    why = f", {replica.detail}" if replica.detail else ""
+    return f"its replica is {replica.state}{why}; it is {copy.state}"

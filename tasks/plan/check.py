@@ -199,9 +199,9 @@ def _scaling(case: Case) -> Iterator[str]:
     for name in {**ups, **downs}:
         pool, up, down = pools[name], ups.get(name), downs.get(name, [])
         steps = _names_text([*([up] if up else []), *down])
-        if not pool.is_scaled_by_us:
-            yield f"{steps}: another autoscaler owns the count of pool {name}"
         fewer = sum(not case.is_leaving(step) for step in down)  # the others are counted out already
+        if not pool.is_scaled_by_us and (up or fewer):
+            yield f"{steps}: another autoscaler owns the count of pool {name}"
         if up and fewer:
             yield f"{steps}: pool {name} both grows and shrinks"
         if up and up.count > max(pool.max_replicas, pool.replicas):

@@ -69,13 +69,13 @@ def scale_down(
 
 
 def _leaving(fleet: Fleet, placement: Placement) -> Iterator[tuple[Replica, Reason]]:
-    """Those that should go, and those whose going was cut short."""
+    """Those that should go, and those that go already, whoever decided it: they are counted out."""
     chosen, pools = dict(placement.leaving), fleet.pool_by_name
     for replica in fleet.replicas:
         if replica.name in chosen:
             yield replica, chosen[replica.name]
-        elif replica.state is ReplicaState.LEAVING and replica.pool in pools and pools[replica.pool].is_scaled_by_us:
-            yield replica, Reason("replica_spare", "it was leaving when this tick began")
+        elif replica.state is ReplicaState.LEAVING and replica.pool in pools:
+            yield replica, Reason("replica_spare", replica.detail or "it was leaving when this tick began")
 
 
 def _why_it_stays(copy: Copy, fleet: Fleet, last: dict[CopyKey, Step]) -> str:

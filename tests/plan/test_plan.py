@@ -126,6 +126,12 @@ GOING = {
     "a replica with somebody else's copy stays": Case(
         (), ("replica:small-2 not_empty",), copies=("zebra small-2",), leaving=("small-2",), replicas=2
     ),
+    "so does one that leaves another's pool already: the count is not touched": Case(
+        ("0 scale_down small-2",),
+        states={"small_2": "leaving"},
+        replicas=2,
+        pool=replace(POOL, replicas=2, is_scaled_by_us=False),
+    ),
     "a replica whose going was cut short goes": Case(
         ("0 scale_down small-2",), states={"small_2": "leaving"}, replicas=2, pool=replace(POOL, replicas=2)
     ),

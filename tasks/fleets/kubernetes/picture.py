@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,13 +13,25 @@ from tasks.fleets import FleetUnreadableError
 from tasks.fleets.kubernetes.api import Api
 from tasks.fleets.kubernetes.call import Json
 from tasks.fleets.kubernetes.names import POOL_LABEL
-from tasks.fleets.kubernetes.pods import Node, is_over, name_of, node_of, pool_of, replica, routed_models
-from tasks.world import Pool, Replica
+from tasks.fleets.kubernetes.pods import (
+    Node,
+    is_over,
+    name_of,
+    newest,
+    node_of,
+    pool_of,
+    replica,
+    routed_models,
+    superseded,
+    template_of,
+)
+from tasks.world import Pool, Replica, ReplicaState
 
 FRESH_S = 1.0
 """How old a list of pods may be when a step looks at it. What we write ourselves is in it at once."""
 NODES_FRESH_S = 10.0
 """How old a list of nodes may be: it is long, and a node is called down after 40 s at the earliest."""
+SUPERSEDED = "a rollout replaces it by one of a newer revision"
 HPA_VERSIONS = ("autoscaling/v2", "autoscaling/v2beta2", "autoscaling/v1")
 
 
@@ -34,6 +47,8 @@ class Picture:
         self._read_at = -FRESH_S
         self._node_by_name: dict[str, Node] = {}
         self._nodes_read_at = -NODES_FRESH_S
+        self._superseded: frozenset[str] = frozenset()
+        self._superseded_read_at = -FRESH_S
 
     def pools(self) -> tuple[Pool, ...]:
         """With the count asked for now, and whether an HPA owns it."""
@@ -90,10 +105,39 @@ class Picture:
         by_name = {pool.name: pool for pool in self._pools}
         pods = self.pods()
         nodes = self._nodes({pod["spec"].get("nodeName", "") for pod in pods.values()} - {""})
-        return tuple(
+        found = [
             replica(pod, by_name[pool_of(pod)], self._gpu_types, nodes.get(pod["spec"].get("nodeName", ""), Node()))
             for _, pod in sorted(pods.items())
+        ]
+        old = self.superseded()
+        return tuple(
+            replace(r, state=ReplicaState.LEAVING, detail=SUPERSEDED)
+            if r.name in old and r.state is ReplicaState.READY
+            else r
+            for r in found
         )
+
+    def superseded(self) -> frozenset[str]:
+        """Pods that a rollout of their pool replaces next: of an older revision, while there are more than asked."""
+        pods = self.pods()
+        with self._lock:
+            if self._superseded_read_at == self._read_at:
+                return self._superseded
+            read_at = self._read_at
+        pods_by_pool: defaultdict[str, list[Json]] = defaultdict(list)
+        for pod in pods.values():
+            pods_by_pool[pool_of(pod)].append(pod)
+        rolled = [pool for pool, its in pods_by_pool.items() if len({template_of(pod) for pod in its}) > 1]
+        found: set[str] = set()
+        if rolled:
+            sets = self._api.items(self._api.path("apps/v1", "replicasets"), labelSelector=self._selector)
+            templates, deployments = newest(sets), self.deployments()
+            for pool in rolled:
+                count = int(deployments[pool]["spec"].get("replicas", 1))
+                found |= superseded(pods_by_pool[pool], templates.get(pool, ""), count)
+        with self._lock:
+            self._superseded, self._superseded_read_at = frozenset(found), read_at
+        return frozenset(found)
 
     def routes(self) -> dict[str, frozenset[str]]:
         found: dict[str, set[str]] = {}

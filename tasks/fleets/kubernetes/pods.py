@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tasks.fleets.kubernetes.call import Json
@@ -11,6 +11,8 @@ from tasks.world import Pool, Replica, ReplicaState
 
 PORT_BY_NAME = {"http": 8000, "grpc": 8001, "metrics": 8002}
 """Container ports by name, with Triton's own numbers where a pod does not name them."""
+REVISION, TEMPLATE_HASH = "deployment.kubernetes.io/revision", "pod-template-hash"
+"""On a Deployment's ReplicaSets, the higher the newer; on their pods and on themselves, which of them."""
 ZONE = "topology.kubernetes.io/zone"
 GPU_PRODUCT, GPU_MEMORY_MIB, GPU = "nvidia.com/gpu.product", "nvidia.com/gpu.memory", "nvidia.com/gpu"
 MIB = 2**20
@@ -40,6 +42,38 @@ def name_of(thing: Json) -> str:
 
 def pool_of(thing: Json) -> str:
     return str(thing["metadata"].get("labels", {}).get(POOL_LABEL, ""))
+
+
+def template_of(thing: Json) -> str:
+    """Of a pod, or a ReplicaSet: which revision of its Deployment's template."""
+    return str(thing["metadata"].get("labels", {}).get(TEMPLATE_HASH, ""))
+
+
+def replica_set_of(pod: Json) -> str:
+    """Empty: it has none."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    return next((str(owner["name"]) for owner in owners if owner["kind"] == "ReplicaSet"), "")
+
+
+def newest(replica_sets: Iterable[Json]) -> dict[str, str]:
+    """By pool, its Deployment's newest template."""
+    found: dict[str, tuple[int, str]] = {}
+    for replica_set in replica_sets:
+        revision = int(replica_set["metadata"].get("annotations", {}).get(REVISION, "0"))
+        found[pool_of(replica_set)] = max(
+            found.get(pool_of(replica_set), (0, "")), (revision, template_of(replica_set))
+        )
+    return {pool: template for pool, (_, template) in found.items()}
+
+
+def superseded(pods: Iterable[Json], template: str, count: int) -> set[str]:
+    """Of one pool's pods, those of an older template that a rollout may have next: as many as able ones are there
+    beyond the count, the first by name, so that one is emptied at a time and the next tick goes on with it."""
+    able = [
+        pod for pod in pods if is_true(pod, "ContainersReady") and not is_terminating(pod) and not _why_cut_off(pod)
+    ]
+    older = sorted(name_of(pod) for pod in able if template_of(pod) != template)
+    return set(older[: max(0, len(able) - count)])
 
 
 def is_over(pod: Json) -> bool:

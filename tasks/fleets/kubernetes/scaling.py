@@ -19,6 +19,7 @@ from tasks.fleets.kubernetes.pods import (
     labelled_models,
     name_of,
     pool_of,
+    replica_set_of,
 )
 from tasks.fleets.kubernetes.routing import Routing
 
@@ -43,13 +44,13 @@ class Scaling:
         self._refuse_if_not_ours(pool)
         for _ in range(CONFLICTS):
             scale = self._scale(pool)
-            if _count(scale) >= count or self._put(scale, count):
+            if _count(scale) >= count or self._put(self._path(pool), scale, count):
                 return
         raise ApiError(409, f"pool {pool}: its count is changed by somebody else all the time")
 
     def down(self, pod_name: str) -> None:
         """Mark an emptied pod as the one to go, lower the count while no other pod can be taken instead, and return
-        once it is going.
+        once it is going. One that a rollout replaces goes without the count: another comes for it.
 
         Raises:
             ApiError: it is not empty, or another pod of the pool is not ready: that one would be taken first.
@@ -60,17 +61,38 @@ class Scaling:
         if models := labelled_models(pod):
             raise ApiError(409, f"pod {pod_name} is not empty: requests for {', '.join(sorted(models))} are sent to it")
         pool, deadline = pool_of(pod), time.monotonic() + SETTLE_S
-        self._refuse_if_not_ours(pool)
+        is_rolled = pod_name in self._picture.superseded()
+        if not is_rolled:
+            self._refuse_if_not_ours(pool)
         self._routing.set_gate(pod_name, is_carrying=False)
         self._routing.mark(pod_name, {}, {DELETION_COST: str(LEAVING_COST)})
         self._wait_until_chosen(pod_name, deadline)
         with self._lock_by_pool[pool]:
+            if is_rolled:
+                self._hand_over(pod_name, pool, replica_set_of(pod), deadline)
+                return
             # of several emptied pods another may be taken first: then the count goes down once more
             while pod_name in (before := self._alive(pool)):
                 self._lower(pool, deadline)
                 taken = before.keys() - self._alive(pool).keys()
                 if lost := [name for name in taken if not is_emptied(before[name])]:
                     raise ApiError(409, f"pod {', '.join(lost)} was taken instead of {pod_name}, which was emptied")
+
+    def _hand_over(self, pod_name: str, pool: str, replica_set: str, deadline: float) -> None:
+        """Lower the count of the pod's ReplicaSet. The Deployment does not raise it again: it makes a pod of its newest
+        revision instead."""
+        path = self._api.path("apps/v1", "replicasets", replica_set, "scale")
+        while pod_name in (alive := self._alive(pool)):
+            peers = {name: pod for name, pod in alive.items() if replica_set_of(pod) == replica_set}
+            scale = self._api.get(path)
+            why_not = _why_not(peers, len(peers))
+            if why_not is None and _count(scale) >= len(peers):  # else one is going already
+                self._put(path, scale, len(peers) - 1)
+            if time.monotonic() > deadline:
+                raise ApiError(
+                    409, f"ReplicaSet {replica_set} keeps {pod_name}: {why_not or 'do the controllers run?'}"
+                )
+            time.sleep(LOOK_S)
 
     def _wait_until_chosen(self, pod_name: str, deadline: float) -> None:
         """The closed gate makes the pod unready, and the controller must have seen that before it sees the count."""
@@ -87,7 +109,7 @@ class Scaling:
             scale = self._scale(pool)
             count = _count(scale)
             why_not = _why_not(alive, count)
-            if why_not is None and self._put(scale, count - leaving):
+            if why_not is None and self._put(self._path(pool), scale, count - leaving):
                 self._wait_for(pool, count - leaving, deadline)
                 return
             if time.monotonic() > deadline or (why_not and len(alive) == count):
@@ -109,22 +131,22 @@ class Scaling:
             raise ApiError(409, f"pool {pool} is scaled by somebody else: its count is only published")
 
     def _scale(self, pool: str) -> Json:
-        return self._api.get(self._path(name_of(self._picture.deployments()[pool])))
+        return self._api.get(self._path(pool))
 
-    def _put(self, scale: Json, count: int) -> bool:
-        """Write the count unless somebody else changed the Deployment in the meantime."""
+    def _put(self, path: str, scale: Json, count: int) -> bool:
+        """Write the count unless somebody else changed it in the meantime."""
         version = scale["metadata"]["resourceVersion"]
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": count}}
         try:
-            self._api.patch(self._path(name_of(scale)), body)
+            self._api.patch(path, body)
         except ApiError as error:
             if error.status != 409:
                 raise
             return False
         return True
 
-    def _path(self, deployment: str) -> str:
-        return self._api.path("apps/v1", "deployments", deployment, "scale")
+    def _path(self, pool: str) -> str:
+        return self._api.path("apps/v1", "deployments", name_of(self._picture.deployments()[pool]), "scale")
 
 
 def _count(scale: Json) -> int:

@@ -134,6 +134,15 @@ def deployment(name: str, pool: str, replicas: int) -> Json:
     }
 
 
+def roll(cluster: Cluster, pool: str = "small", **template: object) -> None:
+    """A newer revision of the pool's pods, as an upgrade makes it."""
+    body = {"metadata": {"annotations": {"revision": str(next(_numbers))}}, **template}
+    cluster.api.patch(
+        cluster.api.path("apps/v1", "deployments", f"triton-{pool}"),
+        {"spec": {"template": body, "minReadySeconds": 300}},
+    )
+
+
 def hpa(cluster: Cluster, at_least: int, pool: str = "small", at_most: int = 5) -> None:
     """One whose lower bound is all that it goes by: no metrics server is there."""
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"triton-{pool}"}

@@ -17,7 +17,7 @@ from tasks.fleets import FleetUnreadableError
 from tasks.fleets.kubernetes import KubernetesFleet
 from tasks.fleets.kubernetes.connection import api_client
 from tasks.world import Fleet, Observation
-from tests.fleets.kubernetes.cluster import Cluster, Right, chart_rights, eventually
+from tests.fleets.kubernetes.cluster import Cluster, Right, chart_rights, eventually, roll
 from tests.fleets.kubernetes.control_plane import ADMIN, ControlPlane
 
 pytestmark = pytest.mark.kubernetes
@@ -43,8 +43,25 @@ def shared(plane: ControlPlane) -> Iterator[Cluster]:
         yield cluster
 
 
+def replaces_a_pod(cluster: Cluster, rights: list[Right]) -> None:
+    """What a tick does in a rollout, in a pool that is new."""
+    pool = f"rolled-{next(_names)}"
+    cluster.pool(pool, 1)
+    config = cluster.config(pool)
+    fleet = cluster.fleet(config, token=cluster.account(rights))
+    try:
+        eventually(lambda: [r.state for r in cluster.fleet(config).replicas()] == ["ready"])
+        (old,) = (replica.name for replica in cluster.fleet(config).replicas())
+        roll(cluster, pool)
+        eventually(lambda: {r.name: r.state for r in cluster.fleet(config).replicas()}[old] == "leaving")
+        assert {r.name: r.state for r in fleet.replicas()}[old] == "leaving"
+        fleet.scale_down(old)
+    finally:
+        cluster.delete("apps/v1", "deployments", f"triton-{pool}")
+
+
 def everything(cluster: Cluster, rights: list[Right]) -> None:
-    """All that a tick may do, on a model that is new."""
+    """All else that a tick may do, on a model that is new."""
     model = f"model-{next(_names)}"
     models = {model: {"footprint": "1MB", "service_ms": 1}, "echo": {"footprint": "1MB", "service_ms": 1}}
     config = cluster.config("small", models=models, fleet=GATEWAY)
@@ -74,6 +91,7 @@ def everything(cluster: Cluster, rights: list[Right]) -> None:
 
 def test_what_the_chart_grants_is_enough(shared: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     everything(shared, WORKER)
+    replaces_a_pod(shared, WORKER)
     assert not caplog.records
 
 
@@ -86,7 +104,7 @@ def test_one_verb_less_is_not_enough_and_is_named(
     if (resource, verb) == ("leases", "create"):
         shared.delete("coordination.k8s.io/v1", "leases", "triton-placement")
     try:
-        everything(shared, less)
+        (replaces_a_pod if resource.startswith("replicasets") else everything)(shared, less)
         said = caplog.text
     except FleetUnreadableError as error:
         said = str(error)

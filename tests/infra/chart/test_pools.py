@@ -140,6 +140,14 @@ def test_a_secret_that_is_given_is_used_and_none_is_made() -> None:
     assert source["valueFrom"]["secretKeyRef"] == {"name": "triton-control", "key": "control"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rollout_leaves_the_time_to_empty_a_replica_and_is_not_called_stuck_for_it(name: str) -> None:
+    for pool in release(name).replicas():
+        spec = release(name).one("Deployment", pool)["spec"]
+        assert spec["minReadySeconds"] == 600
+        assert spec["progressDeadlineSeconds"] >= 600 + 300 + 600
+
+
 def test_a_rollout_without_a_gpu_to_spare() -> None:
     rolling = release("claim-strict").one("Deployment", "demo-a10")["spec"]["strategy"]["rollingUpdate"]
     assert rolling == {"maxSurge": 0, "maxUnavailable": 1}
