@@ -9,6 +9,7 @@ it observed are done with too, since it has seen what they were to look at. So a
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -42,7 +43,7 @@ def turn(live: LiveFleet, mode: str, wait_s: float) -> Iterator[Callable[[], boo
         waiting = _Waiting.of_this_run()
         began = datetime.now(UTC)
         yield lambda: waiting.should_stop() or (mode == "apply" and not live.still_exclusive())
-        waiting.coalesce(keep=0, asked_before=began)
+    waiting.coalesce(keep=0, asked_before=began)
 
 
 class _Waiting:
@@ -52,6 +53,7 @@ class _Waiting:
         self.run_id, self.deployment_id, self.parameters = run_id, deployment_id, parameters
         self.looked_at = time.monotonic()
         self.is_over = False
+        self._look: threading.Thread | None = None
 
     @classmethod
     def of_this_run(cls) -> _Waiting:
@@ -62,17 +64,20 @@ class _Waiting:
         return cls(run.id, run.deployment_id, run.parameters) if run else cls(None, None, {})
 
     def should_stop(self) -> bool:
-        """True once this run was cancelled or declared crashed. A Prefect server that cannot be asked stops nothing:
-        the fleet's lock is held."""
-        if self.run_id is None or self.is_over or time.monotonic() - self.looked_at < LOOK_S:
-            return self.is_over
-        self.looked_at = time.monotonic()
-        run_id = self.run_id
+        """True once it is known that this run was cancelled or declared crashed. The Prefect server is asked aside: one
+        that does not answer, which its client tries for a minute, holds up no step, since the fleet's lock is held."""
+        is_asked = self._look is not None and self._look.is_alive()
+        if self.run_id is not None and not is_asked and time.monotonic() - self.looked_at >= LOOK_S:
+            self.looked_at = time.monotonic()
+            self._look = threading.Thread(target=self._look_at, args=(self.run_id,), name="look", daemon=True)
+            self._look.start()
+        return self.is_over
+
+    def _look_at(self, run_id: UUID) -> None:
         run = _ask("read this run's state", lambda client: client.read_flow_run(run_id))
         state = run.state if run else None
-        self.is_over = state is not None and (state.is_final() or state.is_cancelling())
+        self.is_over = self.is_over or (state is not None and (state.is_final() or state.is_cancelling()))
         self.coalesce(keep=1, asked_before=datetime.now(UTC))
-        return self.is_over
 
     def coalesce(self, keep: int, asked_before: datetime) -> None:
         """End the waiting runs that were due before a time, but for the newest ``keep``."""

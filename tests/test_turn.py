@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -91,10 +93,10 @@ def test_a_cancelled_run_stops_before_its_next_step(
 ) -> None:
     monkeypatch.setattr(turns, "LOOK_S", 0.0)
     waiting = acting(client, deployment)
-    assert not waiting.should_stop()
+    assert not stops_within(waiting, 2)
     assert waiting.run_id
     client.set_flow_run_state(waiting.run_id, Cancelling(), force=True)
-    assert waiting.should_stop()
+    assert stops_within(waiting, 30)
 
 
 def test_a_server_that_cannot_be_asked_stops_nothing(
@@ -108,5 +110,30 @@ def test_a_server_that_cannot_be_asked_stops_nothing(
 
     monkeypatch.setattr("prefect.client.orchestration.get_client", refused)
     run = UUID(int=1)
-    assert not turns._Waiting(run, run, {}).should_stop()
+    assert not stops_within(turns._Waiting(run, run, {}), 1)
     assert "could not read this run's state" in caplog.text
+
+
+def test_a_server_that_does_not_answer_holds_up_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client tries again and again; meanwhile it is asked once, not once for each step."""
+    monkeypatch.setattr(turns, "LOOK_S", 0.0)
+    asked, answers = list[str](), threading.Event()
+
+    def hangs(purpose: str, _: Any) -> None:
+        asked.append(purpose)
+        answers.wait()
+
+    monkeypatch.setattr(turns, "_ask", hangs)
+    run = UUID(int=1)
+    waiting, began = turns._Waiting(run, run, {}), time.monotonic()
+    assert not any(waiting.should_stop() for _ in range(10))
+    assert time.monotonic() - began < 5
+    assert asked == ["read this run's state"]
+    answers.set()
+
+
+def stops_within(waiting: turns._Waiting, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (is_over := waiting.should_stop()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return is_over
