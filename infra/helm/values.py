@@ -237,7 +237,7 @@ class Chart(Values):
     listener: OptionalProcess = OptionalProcess()
     """Watches pods and scaling, and starts a tick at once."""
     register_job: OptionalProcess = Field(OptionalProcess(), alias="register")
-    """The hook that makes the work pool, deployments and triggers."""
+    """The Job that makes the work pool, deployments and triggers."""
     pushgateway: Pushgateway
     network_policy: NetworkPolicy = NetworkPolicy()
     disruption_budget: bool = True

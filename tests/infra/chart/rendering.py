@@ -22,7 +22,7 @@ def values(name: str) -> dict[str, Any]:
 
 
 def rendered(own: dict[str, Any]) -> Objects:
-    """Every object of the release ``demo`` in the namespace ``triton``, hooks too."""
+    """Every object of the release ``demo`` in the namespace ``triton``."""
     with helm.Chart.load(CHART) as chart:
         chart.validate_schema(own)
         templates = chart.render(own, name="demo", namespace="triton")
@@ -63,6 +63,11 @@ class Objects:
         """Pod templates by the name of what makes them."""
         makers = [*self.of("Deployment"), *self.of("Job")]
         return {o["metadata"]["name"]: o["spec"]["template"] for o in makers}
+
+    def register(self) -> dict[str, Any]:
+        """The Job that registers the flows; its name tells what it runs."""
+        (job,) = self.of("Job")
+        return job
 
     def replicas(self) -> dict[str, dict[str, Any]]:
         """Pod templates of the Triton pools."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from flows.watch import told_file
 from infra.local.prefect import DEAD_AFTER_S, HEARTBEAT_S
 from tasks.watch.changes import LOST, READY, SCALED, UNSERVED, Change
 from tasks.watch.tell import events
-from tests.infra.chart.rendering import CHART, NAMES, release, values
+from tests.infra.chart.rendering import CHART, NAMES, release, rendered, values
 
 
 def environment(name: str, pod: str) -> dict[str, str]:
@@ -29,18 +30,53 @@ def test_the_worker_is_long_lived_and_runs_processes(name: str) -> None:
     assert environment(name, "demo-worker")["PREFECT_API_URL"] == values(name)["prefect"]["apiUrl"]
 
 
-def test_the_hook_registers_the_pool_and_the_schedule_of_the_limits() -> None:
-    job = release("gpu-objectstore").one("Job", "demo-register")
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
-    script = job["spec"]["template"]["spec"]["containers"][0]["args"][0]
+def registering(name: str) -> dict[str, Any]:
+    container: dict[str, Any] = release(name).register()["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def test_the_job_registers_the_pool_and_the_schedule_of_the_limits() -> None:
+    (script,) = registering("gpu-objectstore")["args"]
     assert "work-pool create --overwrite --type process" in script
     assert 'deploy --name kubernetes --interval "$INTERVAL_S"' in script
-    assert environment("gpu-objectstore", "demo-register")["INTERVAL_S"] == "20"
-    assert environment("gpu-objectstore", "demo-register")["WORK_POOL"] == "triton"
-    assert environment("kind-cpu", "demo-register")["INTERVAL_S"] == "30"
+    given = {
+        name: {v["name"]: v["value"] for v in registering(name)["env"]} for name in ("gpu-objectstore", "kind-cpu")
+    }
+    assert given["gpu-objectstore"]["INTERVAL_S"] == "20"
+    assert given["gpu-objectstore"]["WORK_POOL"] == "triton"
+    assert given["kind-cpu"]["INTERVAL_S"] == "30"
 
 
-def test_what_the_hook_registers_is_what_the_listener_tells() -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_waits_for_the_replicas(name: str) -> None:
+    """A hook would: it runs once all is Ready, which replicas are by a tick, which is registered by this Job."""
+    assert [o for o in release(name).items if "helm.sh/hook" in o["metadata"].get("annotations", {})] == []
+    for job in release(name).of("Job"):
+        assert "ttlSecondsAfterFinished" not in job["spec"], (
+            "what is gone Argo CD makes anew, which resumes paused ticks"
+        )
+
+
+CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
+    "another interval": ({"placement": values("kind-cpu")["placement"] | {"limits": {"interval_s": 60}}}, True),
+    "another work pool": ({"prefect": {"apiUrl": "http://prefect:4200/api", "workPool": "other"}}, True),
+    "another image": ({"image": {"repository": "triton-placement/flows", "tag": "0.2.0"}}, True),
+    "more models": ({"placement": values("gpu-objectstore")["placement"] | {"limits": {}}}, False),
+    "another worker": ({"worker": {"resources": {}}, "disruptionBudget": False}, False),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_the_job_has_another_name_once_it_runs_something_else(case: str) -> None:
+    """It cannot change, and need not run when what it runs stays as it is."""
+    change, is_another = CHANGES[case]
+    before = release("kind-cpu").register()["metadata"]["name"]
+    own = {key: value for key, value in values("kind-cpu").items() if key != "pools"}
+    assert (rendered(own | change).register()["metadata"]["name"] != before) is is_another
+    assert re.fullmatch(r"demo-register-[0-9a-f]{8}", before)
+
+
+def test_what_the_job_registers_is_what_the_listener_tells() -> None:
     """The deployment that it names is in prefect.yaml, without a schedule of its own; its trigger waits for these."""
     (deployment,) = (
         d for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"] if d["name"] == "kubernetes"
@@ -56,9 +92,9 @@ def test_what_the_hook_registers_is_what_the_listener_tells() -> None:
     )
 
 
-def test_the_hook_registers_every_flow_that_prefect_yaml_has() -> None:
+def test_the_job_registers_every_flow_that_prefect_yaml_has() -> None:
     """All but the local fleet's tick, under the names that prefect.yaml gives them, and in the release's own pool."""
-    script = release("kind-cpu").one("Job", "demo-register")["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    script = registering("kind-cpu")["args"][0]
     names = {d["name"] for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]} - {"local"}
     (loop,) = re.findall(r"for name in (.+?); do", script)
     assert {"kubernetes", *loop.split()} == names
@@ -72,7 +108,7 @@ def test_a_run_tells_that_it_lives_three_times_before_it_is_called_dead() -> Non
     every_s = int(environment("kind-cpu", "demo-worker")["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     assert automation["trigger"]["within"] >= 3 * every_s
     assert (automation["trigger"]["within"], every_s) == (DEAD_AFTER_S, HEARTBEAT_S), "as on the local fleet"
-    script = release("kind-cpu").one("Job", "demo-register")["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    script = registering("kind-cpu")["args"][0]
     assert f'automation inspect "{automation["name"]}"' in script, "else each upgrade would make one more"
     (tag,) = re.findall(r"--tag (\S+)", script)
     assert automation["trigger"]["match_related"] == {"prefect.resource.id": f"prefect.tag.{tag}"}

@@ -18,7 +18,7 @@ UNINSTALL = README.split("## Uninstall")[1]
 
 
 def test_an_uninstall_names_everything_that_is_left() -> None:
-    """Helm leaves what ticks made and what it is told to keep; Prefect what the hook registered."""
+    """Helm leaves what ticks made and what it is told to keep; Prefect what the Job registered."""
     assert f"delete services,httproutes -l {MANAGED}" in UNINSTALL
     assert f"delete lease {LEASE}" in UNINSTALL
     kept = [

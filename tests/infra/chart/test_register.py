@@ -1,4 +1,4 @@
-"""The hook's script, as it is rendered, against a real Prefect server: at an install and once more at an upgrade."""
+"""The Job's script, as it is rendered, against a real Prefect server: at an install and once more at an upgrade."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SILENT_S = 10
 """In place of 90, the least that Prefect allows."""
 
 
-def run_hook(name: str, server: PrefectServer, folder: Path) -> None:
+def run_job(name: str, server: PrefectServer, folder: Path) -> None:
     """What the Job's container runs, with its environment, where the image has it: beside prefect.yaml."""
     heartbeat = release(name).one("ConfigMap", "demo-config")["data"]["heartbeat.yaml"]
     (folder / "heartbeat.yaml").write_text(heartbeat.replace("within: 90", f"within: {SILENT_S}"))
-    container = release(name).one("Job", "demo-register")["spec"]["template"]["spec"]["containers"][0]
+    container = release(name).register()["spec"]["template"]["spec"]["containers"][0]
     own = {
         v["name"]: v["value"] for v in container["env"] if v["name"] not in ("PREFECT_API_URL", "PREFECT_HOME", "HOME")
     }
@@ -48,8 +48,8 @@ def run_hook(name: str, server: PrefectServer, folder: Path) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     folder = tmp_path_factory.mktemp("prefect")
     with prefect_server(folder) as running:
-        run_hook("kind-cpu", running, folder)
-        run_hook("gpu-objectstore", running, folder)
+        run_job("kind-cpu", running, folder)
+        run_job("gpu-objectstore", running, folder)
         yield running
 
 

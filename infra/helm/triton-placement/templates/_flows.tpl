@@ -55,3 +55,24 @@ volumeMounts:
   - {name: catalogue, mountPath: {{ include "catalogue-folder" . }}}
   {{- end }}
 {{- end -}}
+
+{{- define "config-file" -}}
+/etc/triton-placement/placement.yaml
+{{- end -}}
+
+{{- define "register-pod" -}}
+{{ include "flows-pod" (dict "root" . "own" .Values.register "account" "") }}
+restartPolicy: OnFailure
+containers:
+  - name: register
+    {{- include "flows-container" (dict "root" . "own" .Values.register "account" "") | nindent 4 }}
+    command: [sh, -ec]
+    args:
+      - |
+        deploy() { prefect --no-prompt deploy --pool "$WORK_POOL" --tag triton-placement --param config={{ include "config-file" . }} "$@"; }
+        prefect --no-prompt work-pool create --overwrite --type process "$WORK_POOL"
+        deploy --name kubernetes --interval "$INTERVAL_S"
+        for name in profile backtest replay; do deploy --name "$name"; done
+        prefect automation inspect "A triton-placement run without heartbeats has crashed" >/dev/null 2>&1 ||
+          prefect --no-prompt automation create --from-file /etc/triton-placement/heartbeat.yaml
+{{- end -}}
