@@ -38,7 +38,8 @@ class Claim(Values):
 
 
 class ObjectStore(Values):
-    """A model repository in an object store that Triton reads itself."""
+    """A model repository in an object store that Triton reads itself, into each replica's /tmp: the pool's ``tmp`` must
+    hold the files of all models of a replica, and of one that is being loaded."""
 
     url: Annotated[str, Field(pattern=r"^(s3|gs|as)://")]
     secret_name: str = ""
@@ -84,8 +85,10 @@ class Pool(Values):
     """Requests and limits besides the GPUs."""
     shm: str = "1Gi"
     """Shared memory: of the Python backend's processes, and of clients that use it."""
-    tmp: str = "2Gi"
-    """/tmp, the only place on disk that can be written."""
+    tmp: str = ""
+    """/tmp, the only place on disk that can be written. Empty: 2Gi; with an object store it must be given, since Triton
+    keeps there the files of every model that is loaded, and a pod that needs more is evicted with all its copies. It is
+    the node's disk: what is requested as ephemeral-storage is kept free there."""
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[dict[str, Any]] = Field(default_factory=list)
     affinity: dict[str, Any] = Field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import helm_python as helm
 import pytest
 
 from tests.infra.chart.rendering import NAMES, release, rendered, values
@@ -93,6 +94,27 @@ def test_the_model_repository_is_read_only(name: str) -> None:
             assert volume_kind in volumes["repository"]
             assert mounts["repository"]["readOnly"]
         assert bool(pod["spec"].get("initContainers")) == is_copied
+
+
+TMP = {"demo-l4": "30Gi", "demo-h100": "100Gi", "demo-l40s": "60Gi", "demo-small": "2Gi", "demo-t4": "2Gi"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tmp_has_room_for_what_triton_downloads(name: str) -> None:
+    """With an object store more than the replica's memory, since the files of all its models are there; else 2 GiB."""
+    for pool, pod in release(name).replicas().items():
+        (tmp,) = (v["emptyDir"]["sizeLimit"] for v in pod["spec"]["volumes"] if v["name"] == "tmp")
+        assert tmp == TMP.get(pool, "2Gi")
+        if "objectStore" in values(name)["triton"]["repository"]:
+            memory = values(name)["placement"]["pools"][pool.removeprefix("demo-")]["memory"]
+            assert int(tmp.removesuffix("Gi")) > int(memory.removesuffix("GiB"))
+
+
+def test_an_object_store_without_room_for_its_files_is_refused() -> None:
+    own = values("gpu-objectstore")
+    del own["pools"]["l4"]["tmp"]
+    with pytest.raises(helm.HelmRenderError, match=r"pools\.l4\.tmp: .*evicted.*poolDefaults\.tmp"):
+        rendered(own)
 
 
 def test_a_pools_settings_replace_the_defaults() -> None:
