@@ -25,7 +25,7 @@ class Values(BaseModel):
 class Image(Values):
     """A container image."""
 
-    repository: str
+    repository: Annotated[str, Field(min_length=1)]
     tag: str
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
 
@@ -224,7 +224,7 @@ class Chart(Values):
     """Values of the chart triton-placement."""
 
     image: Image
-    """Of the flows: infra/images/flows.Dockerfile."""
+    """Of the flows: built from infra/images/flows.Dockerfile, it is in no public registry."""
     image_pull_secrets: list[dict[str, str]] = Field(default_factory=list)
     prefect: Prefect
     placement: Config

@@ -100,6 +100,22 @@ def test_who_could_not_be_woken_is_told(at_least: int, gateway: dict[str, str], 
     assert ("at zero: ocr_det." in notes(own)) is is_warned
 
 
+@pytest.mark.parametrize(
+    ("monitoring", "metrics", "is_warned"),
+    [
+        ({"gateway": {"namespace": "gateway"}}, {}, False),
+        ({}, {}, True),
+        ({"gateway": {"namespace": "gateway"}, "scrape": "annotations"}, {}, True),
+        ({}, {"demand_query": "sum by (model) (rate(requests[{window}]))"}, False),
+    ],
+    ids=["a gateway is scraped", "none is", "no operator that would scrape it", "asked for elsewhere"],
+)
+def test_that_nothing_counts_demand_is_told(monitoring: Any, metrics: dict[str, str], is_warned: bool) -> None:
+    own = values("kind-cpu") | {"monitoring": monitoring}
+    own["placement"]["metrics"] |= metrics
+    assert ("Nothing here counts demand" in notes(own)) is is_warned
+
+
 def queries() -> dict[str, str]:
     """Every query that a value set, or an example of values, makes the flows ask, as it is asked."""
     sections = {name: values(name)["placement"].get("metrics", {}) for name in NAMES}

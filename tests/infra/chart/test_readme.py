@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import reduce
 from pathlib import Path
 
+import helm_python as helm
 import pytest
 import yaml
 
 from tasks.fleets.kubernetes.lease import NAME as LEASE
 from tasks.fleets.kubernetes.routing import MANAGED
-from tests.infra.chart.rendering import CHART, rendered, values
+from tests.infra.chart.rendering import CHART, notes, rendered, values
 
 README = (CHART / "README.md").read_text()
 WALKTHROUGH = (CHART.parents[1] / "README.md").read_text()
@@ -35,6 +37,31 @@ def test_an_uninstall_names_everything_that_is_left() -> None:
     automation = yaml.safe_load((CHART / "files" / "heartbeat.yaml").read_text())["name"]
     assert f'automation delete "{automation}"' in UNINSTALL
     assert f"work-pool delete {yaml.safe_load((CHART / 'values.yaml').read_text())['prefect']['workPool']}" in UNINSTALL
+
+
+@pytest.mark.parametrize("name", ["kind-cpu", "gpu-objectstore"])
+def test_the_walkthroughs_values_fit_what_it_installs(name: str) -> None:
+    """Its gateway carries the models' routes and counts their requests; its Prometheus is asked; the image is built."""
+    own = values(name)
+    gateway, image = own["placement"]["fleet"]["gateway"], own["image"]
+    assert f"metadata: {{name: {gateway['name']}, namespace: {gateway['namespace']}}}" in WALKTHROUGH
+    assert own["monitoring"]["gateway"]["namespace"] == gateway["namespace"]
+    assert f"svc/{own['placement']['metrics']['prometheus_url'].split('//')[1].split('.')[0]} " in WALKTHROUGH
+    assert f"{image['repository']}:{image['tag']}\n" in WALKTHROUGH.replace(" .\n", "\n")
+    assert "Nothing here counts demand" not in notes(own)
+    assert "at zero" not in notes(own)
+
+
+def test_every_value_that_must_be_given_is_named() -> None:
+    (sentence,) = re.findall(r"Five values have no default: (.+?) is asked for", README, re.DOTALL)
+    named = re.findall(r"`(\w+(?:\.\w+)+)`", sentence)
+    assert len(named) == 6
+    for path in named:
+        own = values("gpu-objectstore")
+        *sections, key = path.split(".")
+        del reduce(lambda section, name: section[name], sections, own)[key]
+        with pytest.raises((helm.HelmValuesError, helm.HelmRenderError), match=key):
+            rendered(own)
 
 
 @pytest.mark.parametrize("chart", ["prefect-server", "kube-prometheus-stack", "gateway-helm"])

@@ -78,6 +78,7 @@ def test_the_configuration_in_the_config_map_is_one_that_the_flows_take(name: st
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "nothing given": ({}, "minProperties"),
+    "no image of the flows": ({"image": {"repository": ""}}, "image/repository.*minLength"),
     "a key misspelt": ({"listner": {"enabled": False}}, "listner"),
     "a key of the configuration misspelt": ({"placement": {"limits": {"budgets": 3}}}, "budgets"),
     "two repositories": ({"triton": {"repository": {"objectStore": {"url": "s3://a/b"}}}}, "repository"),
