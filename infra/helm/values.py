@@ -208,7 +208,9 @@ class Monitoring(Values):
     """How Prometheus and Grafana find what there is to see."""
 
     scrape: Literal["podMonitor", "annotations", "none"] = "podMonitor"
-    """podMonitor needs the Prometheus Operator."""
+    """podMonitor needs the Prometheus Operator. annotations only marks the pods, none does not even that: the labels
+    ``replica`` and ``pool``, and the models' names at the gateway, are then for the scrape config to give, as
+    examples/scrape-config.yaml does."""
     interval: str = "5s"
     rules: bool = True
     """A PrometheusRule with the alerts; needs the Prometheus Operator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,12 @@ def notes(own: dict[str, Any]) -> str:
     return text
 
 
+def example(name: str) -> dict[str, Any]:
+    """A file of the chart's ``examples`` folder."""
+    found: dict[str, Any] = yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text())
+    return found
+
+
 @cache
 def release(name: str) -> Objects:
     """A value set of the ``ci`` folder, rendered."""
@@ -63,6 +70,16 @@ class Objects:
         """Pod templates by the name of what makes them."""
         makers = [*self.of("Deployment"), *self.of("Job")]
         return {o["metadata"]["name"]: o["spec"]["template"] for o in makers}
+
+    def endpoint(self, monitor: str) -> dict[str, Any]:
+        """What a PodMonitor scrapes and how, in Prometheus' own words: the Operator writes them in snake case."""
+        (found,) = self.one("PodMonitor", monitor)["spec"]["podMetricsEndpoints"]
+        return {
+            key: [{re.sub("(?=[A-Z])", "_", k).lower(): v for k, v in rule.items()} for rule in value]
+            if key.endswith("elabelings")
+            else value
+            for key, value in found.items()
+        }
 
     def register(self) -> dict[str, Any]:
         """The Job that registers the flows; its name tells what it runs."""

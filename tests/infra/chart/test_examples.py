@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
 
 from tasks.clients.prometheus import Prometheus
-from tests.infra.chart.rendering import CHART, release
+from tests.infra.chart.rendering import CHART, example, release
 from tests.prometheus_server import prometheus_server
 
 SERVES_TOLERANCE = ("1.35", "1.36", "1.37")
 WANTED = "triton_placement_replicas_wanted"
-
-
-def example(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text())
-    return found
 
 
 def queries() -> dict[str, str]:
@@ -55,6 +52,40 @@ def test_the_scaled_object_keeps_every_field() -> None:
 
 def test_no_value_is_an_error_for_keda_and_not_zero() -> None:
     assert example("keda")["spec"]["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
+
+
+def test_the_scrape_config_does_what_the_pod_monitors_do() -> None:
+    jobs = {job["job_name"]: job for job in example("scrape-config")["scrape_configs"]}
+    made = release("kind-cpu")
+    assert {f"demo-{name}" for name in jobs} == {m["metadata"]["name"] for m in made.of("PodMonitor")}
+    for name, job in jobs.items():
+        monitor, endpoint = made.one("PodMonitor", f"demo-{name}"), made.endpoint(f"demo-{name}")
+        rules = job["relabel_configs"]
+        kept = {r["source_labels"][0]: r["regex"] for r in rules if r.get("action") == "keep"}
+        labels = {"__meta_kubernetes_pod_label_" + re.sub(r"[./-]", "_", k): v for k, v in selected(monitor).items()}
+        assert kept == labels | {"__meta_kubernetes_pod_container_port_name": endpoint["port"]}
+        assert [r for r in rules if "action" not in r] == endpoint.get("relabelings", [])
+        assert job.get("metric_relabel_configs") == endpoint.get("metricRelabelings")
+        assert job.get("honor_labels", False) == endpoint.get("honorLabels", False)
+        assert job.get("metrics_path") == endpoint.get("path")
+        (discovery,) = job["kubernetes_sd_configs"]
+        namespaces = monitor["spec"].get("namespaceSelector", {}).get("matchNames", ["triton"])
+        assert discovery == {"role": "pod", "namespaces": {"names": namespaces}}
+
+
+def selected(monitor: dict[str, Any]) -> dict[str, str]:
+    """Labels that a PodMonitor asks for, but for the release's name: yours is another."""
+    labels: dict[str, str] = monitor["spec"]["selector"]["matchLabels"]
+    return {key: value for key, value in labels.items() if key != "app.kubernetes.io/instance"}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus")
+def test_prometheus_takes_the_scrape_config(tmp_path: Path) -> None:
+    """But for the discovery, which Debian's Prometheus is built without: the test above has its two keys."""
+    path, text = tmp_path / "prometheus.yml", (CHART / "examples" / "scrape-config.yaml").read_text()
+    path.write_text(text.replace("kubernetes_sd_configs: [", "static_configs: [] # ["))
+    done = subprocess.run(["promtool", "check", "config", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.servers

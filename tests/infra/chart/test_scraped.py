@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from tasks.config import Config
 from tasks.fleets.kubernetes.names import service_name
 from tasks.observe.series import covered
 from tasks.watch.unserved import from_prometheus
-from tests.infra.chart.rendering import CHART, release, values
+from tests.infra.chart.rendering import CHART, example, release, values
 from tests.prometheus_server import prometheus_server
 from tests.triton_server import free_ports
 
@@ -113,16 +112,28 @@ def gateway(folder: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def scrapes(proxies: int, replicas: int) -> str:
-    """The PodMonitor of the proxies as the Operator writes it for Prometheus, in snake case; and the replicas."""
-    (endpoint,) = release("kind-cpu").one("PodMonitor", "demo-gateway")["spec"]["podMetricsEndpoints"]
-    rules = [
-        {re.sub("(?=[A-Z])", "_", key).lower(): value for key, value in rule.items()}
-        for rule in endpoint["metricRelabelings"]
+    """The proxies as the PodMonitor says; the replicas as the example for a Prometheus without the Operator says, with
+    what Kubernetes would tell about a pod."""
+    endpoint = release("kind-cpu").endpoint("demo-gateway")
+    gateway = {"metrics_path": endpoint["path"], "metric_relabel_configs": endpoint["metricRelabelings"]}
+    (triton,) = (job for job in example("scrape-config")["scrape_configs"] if job["job_name"] == "triton")
+    (kubernetes,) = triton.pop("kubernetes_sd_configs")
+    assert kubernetes["role"] == "pod"
+    pod = {
+        "name": "triton-small-0",
+        "container_port_name": "metrics",
+        "label_app_kubernetes_io_name": "triton-placement",
+        "label_app_kubernetes_io_component": "triton",
+        "label_triton_placement_pool": "small",
+    }
+    told = {f"__meta_kubernetes_pod_{key}": value for key, value in pod.items()}
+    static = {"gateway": (proxies, gateway, {}), "triton": (replicas, triton, told)}
+    configs = [
+        job
+        | {"job_name": name, "scrape_interval": "1s"}
+        | {"static_configs": [{"targets": [f"127.0.0.1:{port}"], "labels": labels}]}
+        for name, (port, job, labels) in static.items()
     ]
-    targets = {"gateway": proxies, "triton": replicas}
-    jobs = {name: {"static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for name, port in targets.items()}
-    jobs["gateway"] |= {"metrics_path": endpoint["path"], "metric_relabel_configs": rules}
-    configs = [{"job_name": name, "scrape_interval": "1s"} | job for name, job in jobs.items()]
     return yaml.safe_dump({"scrape_configs": configs})
 
 
@@ -138,6 +149,14 @@ def eventually(is_so: Any, seconds: float) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.1)
+
+
+def names_of_replicas(url: str) -> list[list[str]]:
+    """(replica, pool) of each series that a replica gave."""
+    with Prometheus(url) as prometheus:
+        frame = prometheus.instant("nv_inference_request_success", time.time())
+    names: list[list[str]] = frame[["replica", "pool"]].to_numpy().tolist()
+    return names
 
 
 def ask(url: str, query: str) -> dict[str, float]:
@@ -167,6 +186,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "answers": answers,
             "demand": ask(prometheus, METRICS.demand_query),
             "unserved": from_prometheus(prometheus, METRICS.unserved_query),
+            "replicas": names_of_replicas(prometheus),
             "with grpc": ask(prometheus, grpc["demand_query"]),
         }
 
@@ -195,3 +215,7 @@ def test_what_replicas_served_over_grpc_counts_where_it_is_asked_for(seen: dict[
     assert set(seen["with grpc"]) == {SERVED, EMPTY, ANSWERED}
     assert seen["with grpc"][ANSWERED] == pytest.approx(GRPC_RPS, rel=0.2)
     assert seen["with grpc"][SERVED] == pytest.approx(seen["demand"][SERVED], rel=0.3)
+
+
+def test_replicas_have_the_names_that_the_tick_asks_for(seen: dict[str, Any]) -> None:
+    assert seen["replicas"] == [["triton-small-0", "small"]]
