@@ -131,6 +131,14 @@ def test_the_listener_is_started_again_once_its_loop_stands_still() -> None:
     assert f" {file.with_suffix('.alive')} " in probe[-1]
 
 
+def test_the_listener_alone_is_started_again_for_another_configuration() -> None:
+    """It reads it once; a run of the worker's reads it at its start, and a restart would end the tick that runs."""
+    own = values("kind-cpu")
+    own["placement"]["pools"]["small"]["max_replicas"] += 1
+    before, after = release("kind-cpu").pods(), rendered(own).pods()
+    assert [name for name, pod in before.items() if pod != after[name]] == ["demo-listener"]
+
+
 def test_what_can_be_left_out_is_left_out() -> None:
     assert set(release("no-operator").pods()) == {"demo-t4", "demo-worker"}
 
