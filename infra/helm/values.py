@@ -184,7 +184,8 @@ class NetworkPolicy(Values):
     metrics_from: list[dict[str, Any]] = Field(default_factory=list)
     """To the metrics port: Prometheus. Empty: everybody."""
     triton_egress: list[dict[str, Any]] = Field(default_factory=list)
-    """Egress rules of the replicas, besides DNS and, with an object store, port 443."""
+    """Egress rules of the replicas, besides DNS and, with an object store, port 443. Workload identity needs
+    the metadata server (on GKE as in ci/workload-identity-values.yaml), an object store of your own its port."""
 
 
 class GatewayProxies(Values):

@@ -88,6 +88,13 @@ def test_replicas_call_nobody_but_the_name_server_and_their_object_store() -> No
         assert {p["port"] for rule in policy["egress"] for p in rule["ports"]} == ports
 
 
+def test_workload_identity_reaches_the_metadata_server_and_nothing_else_there() -> None:
+    policy = release("workload-identity").one("NetworkPolicy", "demo-triton")["spec"]
+    (rule,) = (r for r in policy["egress"] if "to" in r)
+    assert rule["to"] == [{"ipBlock": {"cidr": f"169.254.169.{last}/32"}} for last in (254, 252)]
+    assert {p["port"] for p in rule["ports"]} == {80, 988}
+
+
 def test_every_pod_is_covered_by_a_policy() -> None:
     made = release("kind-cpu")
     for name, pod in made.pods().items():
