@@ -74,6 +74,13 @@ def test_an_upgrade_leaves_the_count_alone(name: str) -> None:
         assert "replicas" not in release(name).one("Deployment", pool)["spec"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_newer_chart_alone_rolls_nothing_out(name: str) -> None:
+    """A pod template that names the chart's version changes with it, and each model would be loaded again."""
+    for pool, pod in release(name).replicas().items():
+        assert pod["metadata"]["labels"] == release(name).one("Deployment", pool)["spec"]["selector"]["matchLabels"]
+
+
 REPOSITORIES = {
     "kind-cpu": ("/repository", "emptyDir", True),
     "claim-strict": ("/repository", "persistentVolumeClaim", False),
