@@ -178,6 +178,19 @@ def test_rules_and_dashboard_arrive_as_they_are() -> None:
     assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+@pytest.mark.parametrize(("interval_s", "overdue_s"), [(0.5, 120), (20, 120), (30, 120), (45.3, 182), (60, 240)])
+def test_a_tick_is_overdue_after_four_intervals_and_two_minutes(interval_s: float, overdue_s: int) -> None:
+    own = values("kind-cpu")
+    own["placement"]["limits"] = {"interval_s": interval_s}
+    rules = [
+        rule
+        for group in rendered(own).one("PrometheusRule", "demo-alerts")["spec"]["groups"]
+        for rule in group["rules"]
+    ]
+    (overdue,) = (rule["expr"] for rule in rules if rule["alert"] == "TritonTickOverdue")
+    assert overdue == f"time() - max(triton_placement_tick_timestamp_seconds) > {overdue_s}"
+
+
 def test_the_operators_objects_carry_the_labels_that_select_them() -> None:
     made = release("claim-strict")
     for item in [*made.of("PodMonitor"), *made.of("PrometheusRule")]:

@@ -72,3 +72,8 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "pool" -}}
 {{- mergeOverwrite (deepCopy .root.Values.poolDefaults) (index .root.Values.pools .pool | default dict) | toYaml -}}
 {{- end -}}
+
+{{/* A tick that is this old is overdue: four intervals, and at least the 120 s of files/rules.yaml. */}}
+{{- define "overdue-s" -}}
+{{- (.Values.placement.limits | default dict).interval_s | default 30 | mulf 4 | ceil | int | max 120 -}}
+{{- end -}}
