@@ -103,7 +103,7 @@ def test_the_model_repository_is_read_only(name: str) -> None:
         assert bool(pod["spec"].get("initContainers")) == is_copied
 
 
-TMP = {"demo-l4": "30Gi", "demo-h100": "100Gi", "demo-l40s": "60Gi", "demo-small": "2Gi", "demo-t4": "2Gi"}
+TMP = {"demo-l4": "30Gi", "demo-h100": "100Gi", "demo-l40s": "60Gi"}
 
 
 @pytest.mark.parametrize("name", NAMES)
