@@ -105,7 +105,7 @@ class Pool(Values):
     max_surge: int | str = 1
     max_unavailable: int | str = 0
     """Of a rollout. With no GPU to spare: maxSurge 0 and maxUnavailable 1."""
-    min_ready_seconds: int = Field(600, ge=0)
+    min_ready_seconds: int = Field(300, ge=0)
     """Of a rollout: for so long an older replica keeps its place beside a newer one that carries models. Ticks empty it
     meanwhile, and let it go as soon as it is empty; what it still carries then goes with it."""
     hpa: Hpa = Hpa()

@@ -87,7 +87,7 @@ def _write_config(folder: Path, cluster: Cluster, stack: ExitStack) -> Path:
 
 
 def _register(server: PrefectServer, path: Path) -> None:
-    """As the chart's hook does it."""
+    """As the chart's Job does it."""
     server.run("work-pool", "create", "--overwrite", "--type", "process", "bench")
     parameters = ("--param", f"config={path}", "--interval", str(INTERVAL_S))
     server.run("deploy", "--name", "kubernetes", "--pool", "bench", *parameters)

@@ -1,4 +1,4 @@
-"""The triggers of prefect.yaml on a real Prefect server, registered as the chart's hook and `make up` do it."""
+"""The triggers of prefect.yaml on a real Prefect server, registered as the chart's Job and `make up` do it."""
 
 from __future__ import annotations
 

@@ -173,8 +173,8 @@ def test_a_secret_that_is_given_is_used_and_none_is_made() -> None:
 def test_a_rollout_leaves_the_time_to_empty_a_replica_and_is_not_called_stuck_for_it(name: str) -> None:
     for pool in release(name).replicas():
         spec = release(name).one("Deployment", pool)["spec"]
-        assert spec["minReadySeconds"] == 600
-        assert spec["progressDeadlineSeconds"] >= 600 + 300 + 600
+        assert spec["minReadySeconds"] == 300
+        assert spec["progressDeadlineSeconds"] >= 300 + 300 + 600
 
 
 def test_a_rollout_without_a_gpu_to_spare() -> None:
