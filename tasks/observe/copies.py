@@ -24,13 +24,12 @@ _STATE = {"READY": CopyState.READY, "LOADING": CopyState.LOADING, "UNLOADING": C
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A copy most of whose requests failed lately, according to metrics that may be older than its last load."""
+    """A copy all of whose requests failed lately, according to metrics that may be older than its last load."""
 
     model: str
     replica: str
     failed: float
-    """Requests that failed in the span."""
-    served: float
+    """Requests that failed in the span; none was served."""
     span_s: float
 
 
@@ -98,7 +97,7 @@ def confirmed_failing(suspects: tuple[Suspect, ...], replicas: tuple[Replica, ..
     by_name = {replica.name: replica for replica in replicas if replica.state is ReplicaState.READY}
     counted = {name: _counters(by_name[name]) for name in {suspect.replica for suspect in suspects} & set(by_name)}
     return {
-        (s.model, s.replica): f"{s.failed:.0f} of {s.failed + s.served:.0f} requests failed in {s.span_s:g} s"
+        (s.model, s.replica): f"{s.failed:.0f} of {s.failed:.0f} requests failed in {s.span_s:g} s"
         for s in suspects
         if counted.get(s.replica, {}).get(s.model, Statistics()).failure >= s.failed / 2
     }

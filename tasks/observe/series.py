@@ -232,11 +232,11 @@ def _traffic(values: Mapping[str, ByCopy]) -> pd.DataFrame:
 
 
 def _suspects(values: Mapping[str, ByCopy], span_s: float) -> tuple[Suspect, ...]:
-    """Copies of which more requests failed than were served."""
+    """Copies where requests failed and none was served: what is broken fails them all, a client only its own."""
     return tuple(
-        Suspect(*copy, failed, served, span_s)
+        Suspect(*copy, failed, span_s)
         for copy, failed in values["failed"].items()
-        if failed >= FAILURES and failed > (served := values["served"].get(copy, 0.0))
+        if failed >= FAILURES and not values["served"].get(copy)
     )
 
 

@@ -37,8 +37,10 @@ SAMPLES: Samples = {
     'gateway_requests_total{model="other"}': counter(4, range(580, 601, 5)),
     **traffic("echo", "small-0", 10, range(0, 601, 5)),
     **traffic("other", "small-1", 0, range(0, 591, 5)),
-    # more failed than served, of late; and a copy whose clients gave up
+    # all failed of late; most, which is a client's doing; and a copy whose clients gave up
     'nv_inference_request_failure{model="bad",replica="small-0",reason="BACKEND"}': counter(1, range(560, 601, 5)),
+    'nv_inference_request_failure{model="odd",replica="small-0",reason="BACKEND"}': counter(6, range(560, 601, 5)),
+    'nv_inference_request_success{model="odd",replica="small-0"}': counter(4, range(560, 601, 5)),
     'nv_inference_request_failure{model="hasty",replica="small-0",reason="CANCELED"}': counter(1, range(560, 601, 5)),
     'triton_placement_copies_needed{model="echo"}': dict.fromkeys((T0 + t for t in range(540, 601, 5)), 3.0),
     'triton_placement_service_ms{model="echo",gpu_type="small"}': {T0 + 600: 23.0},

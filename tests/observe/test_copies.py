@@ -63,13 +63,13 @@ def test_a_killed_stub_is_failing_until_it_is_repaired(tmp_path: Path) -> None:
     with triton_server(tmp_path, "small-0") as server, Triton(server.replica) as triton:
         triton.load("echo", 30)
         assert server.infer("echo") == 200
-        window = (Suspect("echo", "small-0", failed=3.0, served=1.0, span_s=10.0),)
+        window = (Suspect("echo", "small-0", failed=3.0, span_s=10.0),)
         assert confirmed_failing(window, (server.replica,)) == {}  # nothing failed in truth
         server.kill_stubs()
         assert [server.infer("echo") for _ in range(3)] == [500] * 3
         assert triton.is_ready("echo")  # Triton still says so
         assert confirmed_failing(window, (server.replica,)) == {
-            ("echo", "small-0"): "3 of 4 requests failed in 10 s",
+            ("echo", "small-0"): "3 of 3 requests failed in 10 s",
         }
         triton.unload("echo")  # never ends: the process died while it was asked
         triton.load("echo", 30)
@@ -79,4 +79,4 @@ def test_a_killed_stub_is_failing_until_it_is_repaired(tmp_path: Path) -> None:
 
 def test_a_suspect_that_cannot_be_asked_is_not_confirmed() -> None:
     lost = replace(nobody("small-1"), state=ReplicaState.READY)
-    assert confirmed_failing((Suspect("echo", "small-1", 9.0, 0.0, 10.0),), (lost,)) == {}
+    assert confirmed_failing((Suspect("echo", "small-1", 9.0, 10.0),), (lost,)) == {}
