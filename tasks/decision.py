@@ -51,7 +51,7 @@ REASONS: Mapping[str, str] = {
     "not_empty": "should go, and goes once it is empty",
     "not_routed": "ready, but no request can reach it",
     "not_ready": "requests reach it, but it cannot serve",
-    "copy_failing": "READY, but its requests fail: unloaded and loaded again",
+    "copy_failing": "READY, but its requests fail: unloaded and loaded again, one at a time where all copies fail",
     "unplanned": "the plan broke a rail when it was checked: nothing is done",
 }
 """Stable codes and what they mean. A new code is added here first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 from tasks.decision import Assignment, Placement, Reason, StepKind
 from tasks.world import Copy, CopyState, Model, Observation, Replica, ReplicaState
@@ -38,6 +39,11 @@ class Change:
         return self.kinds[-1] is StepKind.ROUTE
 
     @property
+    def is_repair(self) -> bool:
+        """It goes and comes again, since its requests fail."""
+        return self.reason.code == "copy_failing"
+
+    @property
     def is_freeing(self) -> bool:
         """Its memory is free once it is done: what is still loading is only unrouted, and goes another time."""
         return self.is_filled and self.kinds[-1] is StepKind.UNLOAD
@@ -54,7 +60,8 @@ class Change:
 
 def coming(observation: Observation, placement: Placement) -> list[Change]:
     """The copies that should be there and do not serve, in replicas that can be worked on: first of models that nobody
-    serves now, then by priority."""
+    serves now, then by priority. A model's repairs come last, in an order that changes from tick to tick: one that
+    mends nothing keeps no other from its turn."""
     fleet = observation.fleet
     copy_by_key = {(copy.model, copy.replica): copy for copy in fleet.copies}
     replica_by_name, model_by_name = fleet.replica_by_name, fleet.model_by_name
@@ -66,7 +73,12 @@ def coming(observation: Observation, placement: Placement) -> list[Change]:
             copy, model = copy_by_key.get((assignment.model, assignment.replica)), model_by_name[assignment.model]
             change = _coming(assignment, replica, copy, model)
             found += [change] if change else []
-    return sorted(found, key=lambda c: (c.model in served, -model_by_name[c.model].priority, c.key))
+
+    def order(c: Change) -> tuple[bool, int, str, int, str]:
+        turn = crc32(f"{c.replica} {observation.now}".encode()) if c.is_repair else -1
+        return c.model in served, -model_by_name[c.model].priority, c.model, turn, c.replica
+
+    return sorted(found, key=order)
 
 
 def _coming(assignment: Assignment, replica: Replica, copy: Copy | None, model: Model) -> Change | None:

@@ -59,6 +59,8 @@ class Draft:
         that a lesser change does not take the rest of the budget each time."""
         if change.key in self.chosen.change_by_key:
             return None
+        if (other := self._repaired_first(change)) is not None:
+            return Reason("copy_failing", f"every copy fails: one at a time, {other.replica} first")
         found = self._with(self.chosen, change, ())
         if isinstance(found, Reason):
             if found.code == "budget" and change.is_coming and not change.is_filled:
@@ -66,6 +68,14 @@ class Draft:
             return found
         self.chosen = found
         return None
+
+    def _repaired_first(self, change: Change) -> Change | None:
+        """Another repair of a model that nobody serves: where all copies fail alike it is rather a client's doing, or
+        the model's files', and those that a repair leaves there may still answer others."""
+        if not change.is_repair or self._serving[change.model]:
+            return None
+        taken = self.chosen.change_by_key.values()
+        return next((c for c in taken if c.is_repair and c.model == change.model), None)
 
     def _clear(self, change: Change) -> None:
         """Take up as many of the unloads that the load needs as the budget allows."""

@@ -65,6 +65,20 @@ COMING = {
         copies=("a small-0 serving failing",),
         wanted=("a small-0",),
     ),
+    "where all copies fail one is loaded anew, the others when it serves": Case(
+        ("0 unroute a small-0", "1 unload a small-0 < 0", "2 load a small-0 < 1", "3 route a small-0 < 2"),
+        ("model:a copy_failing",),
+        copies=("a small-0 serving failing", "a small-1 serving failing"),
+        wanted=("a small-0", "a small-1"),
+    ),
+    "where another serves all that fail are loaded anew": Case(
+        (
+            *("0 unroute a small-0", "1 unload a small-0 < 0", "2 load a small-0 < 1", "3 route a small-0 < 2"),
+            *("4 unroute a small-1", "5 unload a small-1 < 4", "6 load a small-1 < 5", "7 route a small-1 < 6"),
+        ),
+        copies=("a small-0 serving failing", "a small-1 serving failing", "a small-2 serving"),
+        wanted=("a small-0", "a small-1", "a small-2"),
+    ),
     "nothing is loaded in a replica that starts": Case(
         (), ("replica:small-0 replica_starting",), wanted=("a small-0",), states={"small_0": "starting"}
     ),
@@ -250,6 +264,13 @@ def test_the_plan_of_a_small_world(case: Case) -> None:
     found = case.plan()
     assert _text(found) == case.steps
     assert tuple(f"{hold.subject} {hold.reason.code}" for hold in found.holds) == case.holds
+
+
+def test_each_of_the_copies_that_fail_has_its_turn() -> None:
+    """Of ten ticks; else one that no reload mends would be the first for ever."""
+    copies, wanted = ("a small-0 serving failing", "a small-1 serving failing"), placement("a small-0", "a small-1")
+    plans = (plan(Observation(NOW + 30 * n, fleet(*copies)), wanted, sizings(), Limits()) for n in range(10))
+    assert {found.steps[0].replica for found in plans} == {"small-0", "small-1"}
 
 
 def test_the_order_in_which_copies_are_listed_does_not_matter() -> None:
