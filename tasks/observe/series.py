@@ -68,6 +68,7 @@ def read_series(url: str, config: Config, models: list[str], now: float) -> Seri
     answers = (demand, wanted, *asked.values(), *learned.values(), *footprints.values())
     errors = [str(e) for answer in answers if (e := _error(answer)) is not None]
     values = {name: _by_copy(_frame(answer)) for name, answer in asked.items()}
+    can_suspect = not any(_error(asked[name]) for name in _suspect_queries(span_s))
     series = Series(
         traffic=_traffic(values),
         wanted=wanted_frame(_frame(wanted)),
@@ -75,7 +76,7 @@ def read_series(url: str, config: Config, models: list[str], now: float) -> Seri
         footprints=learned_footprints({name: _frame(answer) for name, answer in footprints.items()}),
         load_failures=_load_failures(values),
         age_s_by_source={f"traffic:{replica}": now - at for (_, replica), at in values["sampled_at"].items()},
-        suspects=_suspects(values, span_s),
+        suspects=_suspects(values, span_s) if can_suspect else (),
         unknown=tuple(Unknown("prometheus", error) for error in dict.fromkeys(errors)),
     )
     if _error(demand) is not None:
@@ -217,7 +218,7 @@ def _traffic(values: Mapping[str, ByCopy]) -> pd.DataFrame:
     """Mean time = time spent a second / requests a second, microseconds to milliseconds; NaN without requests.
 
     Requests that are executed together are each counted with the whole time of their batch: a request's share of the
-    instance's time is that, divided by the requests of an execution.
+    instance's time is that, divided by the requests of an execution; unknown where the executions are.
     """
     nan = math.nan
     rows = []
@@ -226,8 +227,9 @@ def _traffic(values: Mapping[str, ByCopy]) -> pd.DataFrame:
         queue_ms, service_ms = (
             values[name].get(copy, nan) / served / 1000 if served else nan for name in ("queue_us", "service_us")
         )
-        together = served / values["executions"][copy] if values["executions"].get(copy) else 1.0
-        rows.append((*copy, served, values["failed_rps"].get(copy, nan), queue_ms, service_ms / max(1.0, together)))
+        executions = values["executions"].get(copy, nan)
+        together = np.maximum(1.0, served / executions if executions else 1.0)
+        rows.append((*copy, served, values["failed_rps"].get(copy, nan), queue_ms, service_ms / together))
     return pd.DataFrame(rows, columns=list(TRAFFIC_COLUMNS)) if rows else empty_frame(TRAFFIC_COLUMNS)
 
 

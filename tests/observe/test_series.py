@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.clients.prometheus import Prometheus, PrometheusError
 from tasks.observe.series import covered, demand_frame, read_series, stale, wanted_frame
 from tasks.world import LearnedFootprint, LoadFailure, Unknown
 from tests.observe import T0, config
@@ -111,6 +112,36 @@ def test_only_a_copy_all_of_whose_requests_fail_is_a_suspect(url: str) -> None:
     (suspect,) = read_series(url, config(), MODELS, T0 + 600).suspects
     assert (suspect.model, suspect.replica) == ("bad", "small-0")
     assert suspect.failed == pytest.approx(10, abs=1)  # one a second in half a window
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("lost", ["served", "failed"])
+def test_half_an_answer_makes_no_suspect(url: str, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    refuse(monkeypatch, {"served": "increase(nv_inference_request_success", "failed": "{reason!~"}[lost])
+    series = read_series(url, config(), MODELS, T0 + 600)
+    assert series.suspects == ()
+    assert [unknown.why for unknown in series.unknown] == ["overloaded"]
+
+
+@pytest.mark.servers
+def test_a_service_time_without_its_executions_is_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole time of a batch is not a request's."""
+    refuse(monkeypatch, "nv_inference_exec_count")
+    traffic = read_series(url, config(), MODELS, T0 + 600).traffic.set_index("model")
+    assert traffic.loc["echo", "queue_ms"] == pytest.approx(3.0)
+    assert pd.isna(traffic["service_ms"]["echo"])
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """No answer to the instant query that has this part."""
+    instant = Prometheus.instant
+
+    def ask(prometheus: Prometheus, query: str, at: float) -> pd.DataFrame:
+        if part in query:
+            raise PrometheusError("overloaded")
+        return instant(prometheus, query, at)
+
+    monkeypatch.setattr(Prometheus, "instant", ask)
 
 
 @pytest.mark.servers
