@@ -19,7 +19,7 @@ def observe(config: Config, live: LiveFleet, now: float) -> Observation:
     """Read the replicas, what each has loaded, the routes, and what Prometheus knows, all at the same time.
 
     Raises:
-        FleetUnreadableError, OSError: the list of replicas, the pools or the routes cannot be read.
+        FleetUnreadableError, OSError: the list of replicas, the pools or the routes cannot be read, or no replica.
     """
     models = config.domain_models()
     url = config.metrics.prometheus_url or live.prometheus_url

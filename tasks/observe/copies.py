@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from tasks.clients.triton import ModelStatus, Statistics, Triton, TritonError
+from tasks.clients.triton import SECRET_FILE, ModelStatus, Statistics, Triton, TritonError, control_secret
+from tasks.fleets import FleetUnreadableError
 from tasks.world import Copy, CopyState, Replica, ReplicaState, Unknown
 
 AT_ONCE = 16
@@ -39,7 +40,15 @@ def read_indexes(
     """The repository index by replica. A replica that should answer and does not comes back UNREACHABLE, as unknown.
 
     A starting server is not asked: it has loaded nothing yet. One that leaves may be gone already.
+
+    Raises:
+        FleetUnreadableError: none of several answers, or there is no secret to ask with. It is rather we who cannot
+            read: to replace all of them would help nobody.
     """
+    try:
+        control_secret()
+    except TritonError as error:
+        raise FleetUnreadableError(str(error)) from error
     asked = [r for r in replicas if r.state in (ReplicaState.READY, ReplicaState.LEAVING)]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="index") as pool:
         answers = dict(zip((r.name for r in asked), pool.map(_index, asked), strict=True))
@@ -50,6 +59,12 @@ def read_indexes(
         else r
         for r in replicas
     )
+    silent = [r for r in after if r.state is ReplicaState.UNREACHABLE and r.name in answers]
+    if len(silent) > 1 and not indexes:
+        raise FleetUnreadableError(
+            f"no replica can be read, of {len(silent)} that should answer: is the worker's control secret "
+            f"({SECRET_FILE}) theirs, and does its network reach them? {silent[0].detail}"
+        )
     unreachable = [r for r in after if r.state is ReplicaState.UNREACHABLE]
     return after, indexes, tuple(Unknown(f"replica:{r.name}", r.detail or "unreachable") for r in unreachable)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.clients.triton import ModelStatus, Triton, TritonError
+from tasks.clients.triton import SECRET_FILE, ModelStatus, Triton, TritonError
 from tasks.fleets import FleetUnreadableError
 from tasks.observe import observe
 from tasks.world import Copy, CopyState, ReplicaState
@@ -87,6 +87,26 @@ def test_a_frozen_replica_costs_a_few_seconds_not_the_tick(tmp_path: Path) -> No
             os.kill(frozen.process.pid, signal.SIGCONT)
     assert seen.fleet.replicas[0].state is ReplicaState.UNREACHABLE
     assert "no answer after 2 s" in seen.fleet.replicas[0].detail
+
+
+def test_where_no_replica_answers_it_is_we_who_cannot_read() -> None:
+    """One that should be there and starts, or leaves, tells nothing; one alone is repaired."""
+    silent, others = [nobody(f"small-{n}") for n in range(2)], [nobody("small-2"), nobody("small-3")]
+    states = zip(others, (ReplicaState.STARTING, ReplicaState.LEAVING), strict=True)
+    fleet = MemoryFleet(*silent, *(replace(other, state=state) for other, state in states))
+    with pytest.raises(
+        FleetUnreadableError, match=r"no replica can be read, of 2 .* control secret .* network .*small-0"
+    ):
+        observe(config(), fleet, T0)
+    fleet.replicas_now.remove(silent[0])
+    (lost, *_) = observe(config(), fleet, T0).fleet.replicas
+    assert (lost.name, lost.state) == ("small-1", ReplicaState.UNREACHABLE)
+
+
+def test_a_missing_secret_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(SECRET_FILE, str(tmp_path / "secret"))
+    with pytest.raises(FleetUnreadableError, match=f"{SECRET_FILE}: {tmp_path}/secret cannot be read"):
+        observe(config(), MemoryFleet(nobody("small-0")), T0)
 
 
 def test_a_leaving_replica_that_is_gone_already_is_not_lost() -> None:
