@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 
 from tasks.config import Config, ConfigError
 from tasks.decision import Tick
-from tasks.fleets import LiveFleet
-from tasks.fleets.kubernetes.api import Api, ApiError
+from tasks.fleets import FleetUnreadableError, LiveFleet
+from tasks.fleets.kubernetes.api import Api
 from tasks.fleets.kubernetes.connection import api_client
 from tasks.fleets.kubernetes.events import emit, news
 from tasks.fleets.kubernetes.lease import Lease
@@ -94,7 +94,7 @@ class KubernetesFleet(LiveFleet):
         try:
             if found := news(tick):
                 emit(found, self._picture.deployments(), self._api)
-        except ApiError as error:
+        except FleetUnreadableError as error:
             log.warning("no Events for this tick: %s", error)
 
 
