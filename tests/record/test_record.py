@@ -23,12 +23,13 @@ from tasks.decision import (
     StepKind,
     Tick,
 )
+from tasks.record import record
 from tasks.record.metrics import load_failures, registry
 from tasks.record.page import summary
 from tasks.record.picture import demand_svg, placement_svg
 from tasks.record.rows import demand_rows, placement_rows
 from tasks.record.words import one_line
-from tasks.world import LearnedFootprint, LoadFailure, Need, Pool, Unknown
+from tasks.world import LearnedFootprint, Limits, LoadFailure, Need, Pool, Unknown
 from tests.worlds import NOW, observation
 
 WHY = Reason("demand", "40.0 req/s / 18.0 a copy within 50 ms at p95 -> 3 copies")
@@ -243,6 +244,24 @@ def test_metrics_of_a_tick() -> None:
     ):
         assert line in text
     assert 'forecast_upper_rps{model="c"}' not in text, "unknown is not zero"
+
+
+def test_the_metrics_are_pushed_also_where_prefect_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the next ticks read back: load failures, copies needed."""
+
+    def refuse(**_: object) -> None:
+        raise ConnectionError("no Prefect")
+
+    pushed: list[Tick] = []
+    monkeypatch.setattr("tasks.record.metrics.push", lambda tick, _: pushed.append(tick))
+    monkeypatch.setattr("prefect.artifacts.create_table_artifact", refuse)
+    for mode in ("plan", "apply"):
+        with pytest.raises(ConnectionError, match="no Prefect"):
+            record(a_tick(mode=mode), Limits(), "127.0.0.1:9")
+    (tick,) = pushed
+    assert (tick.mode, tick.cost is None) == ("apply", False)
+    assert tick.seconds_by_phase is not None
+    assert {"observe", "record"} <= set(tick.seconds_by_phase)
 
 
 FAILED_TWICE = LoadFailure("b", "small-1", 2, NOW - 100)
