@@ -14,6 +14,7 @@ import pandas as pd
 from tasks.clients.prometheus import Prometheus, PrometheusError
 from tasks.config import Config
 from tasks.observe.copies import Suspect
+from tasks.sections import LimitsSection
 from tasks.world import (
     DEMAND_COLUMNS,
     LEARNED_COLUMNS,
@@ -59,7 +60,8 @@ def read_series(url: str, config: Config, models: list[str], now: float) -> Seri
     instant = _traffic_queries(metrics.window_s) | _suspect_queries(span_s) | _FAILURE_QUERIES | _TIME_QUERIES
     with Prometheus(url) as prometheus, ThreadPoolExecutor(8, thread_name_prefix="prometheus") as pool:
         demand = pool.submit(prometheus.history, demand_query, now, metrics.history_s, metrics.step_s)
-        wanted = pool.submit(prometheus.history, _WANTED, now, limits.stabilisation_s, limits.interval_s / 2)
+        needed = _needed_query(limits)
+        wanted = pool.submit(prometheus.history, needed, now, limits.stabilisation_s, limits.interval_s / 2)
         asked = {name: pool.submit(prometheus.instant, query, now) for name, query in instant.items()}
         learned, footprints = (
             {name: pool.submit(prometheus.instant, query, now) for name, query in queries.items()}
@@ -104,12 +106,18 @@ def _frame(answer: Future[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({"value": np.array([], dtype=float)}) if _error(answer) is not None else answer.result()
 
 
-_WANTED = "max by (model) (triton_placement_copies_needed)"
 _FAILURE_QUERIES = {
     "load_failures": "max by (model, replica) (triton_placement_load_failures)",
     "load_failed_at": "max by (model, replica) (triton_placement_load_failed_timestamp_seconds)",
 }
 _TIME_QUERIES = {"sampled_at": "max by (replica) (timestamp(nv_inference_request_success))"}
+
+
+def _needed_query(limits: LimitsSection) -> str:
+    """What the last tick needed, until the next one should have told: an interval and the time that a tick may act
+    after it observed. A Pushgateway repeats it for ever."""
+    age = "time() - max(triton_placement_tick_timestamp_seconds)"
+    return f"max by (model) (triton_placement_copies_needed) and on() ({age} <= {limits.interval_s + limits.act_s:g})"
 
 
 def _learned_queries(**metric_by_column: str) -> dict[str, str]:
