@@ -139,7 +139,7 @@ def _ways_out(copy: Copy, replica: Replica | None) -> tuple[StepKind, ...] | Non
     if replica.state not in (ReplicaState.READY, ReplicaState.LEAVING):
         # what cannot be read is not touched; a server that only starts has nothing that requests should reach
         return unroute or None if replica.state is ReplicaState.STARTING else None
-    if copy.is_failing:
+    if copy.is_failing or copy.state is CopyState.UNLOADING:  # one that is under way is waited for, or ended
         return (*unroute, StepKind.UNLOAD)
     if copy.state is CopyState.READY:
         return (*unroute, StepKind.DRAIN, StepKind.UNLOAD)

@@ -223,6 +223,22 @@ def test_a_copy_whose_process_was_killed_is_repaired(tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
+def test_an_unload_that_never_ends_is_ended_by_a_later_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process died while it was asked, and the tick that asked is gone."""
+    monkeypatch.setattr("tasks.act.steps.UNLOAD_S", 2.0)
+    with triton_server(tmp_path) as broken, Triton(broken.replica) as triton:
+        fleet = MemoryFleet(broken.replica)
+        perform(fleet, "load echo small-0")
+        broken.kill_stubs()
+        assert broken.infer("echo") == 500
+        ((asked, why),) = perform(fleet, "unload echo small-0")
+        assert (asked, "still UNLOADING" in why) == (FAILED, True)
+        ((ended, how),) = perform(fleet, "unload echo small-0")
+        assert (ended, "still UNLOADING after 2 s" in how) == (DONE, True)
+        assert triton.index()["echo"].state == "UNAVAILABLE"
+
+
+@pytest.mark.servers
 def test_only_an_empty_replica_goes(server: TritonServer) -> None:
     fleet = MemoryFleet(server.replica, routes={"other": ["small-0"]})
     perform(fleet, "load echo small-0")

@@ -106,6 +106,12 @@ GOING = {
     "one that fails goes without a drain": Case(
         ("0 unroute a small-0", "1 unload a small-0 < 0"), copies=("a small-0 serving failing",)
     ),
+    "an unload that is under way is waited for, or ended": Case(
+        ("0 unroute a small-2", "1 unload a small-2 < 0", "2 scale_down small-2 < 1"),
+        copies=("a small-2 unloading routed",),
+        leaving=("small-2",),
+        replicas=2,
+    ),
     "a load that nobody wants is not cut short": Case((), ("model:a busy",), copies=("a small-0 loading",)),
     "requests are sent no more to what is not there": Case(
         ("0 unroute a small-0", "1 unroute b small-9"),
@@ -237,7 +243,9 @@ RAILS = {
         budget=2,
     ),
     "4: what is unloading takes memory until it is gone: 200 > 450 - 400 MB": Case(
-        (), ("model:b no_room_to_swap",), copies=("c small-0 unloading",), wanted=("b small-0",)
+        ("0 unload c small-0", "1 load b small-0 < 0", "2 route b small-0 < 1"),
+        copies=("c small-0 unloading",),
+        wanted=("b small-0",),
     ),
     "4: so does what is loading, though its requests stop: 200 > 450 - 400 MB": Case(
         ("0 unroute c small-0",),
