@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.fleets.kubernetes.call import Json
-from tasks.fleets.kubernetes.pods import MIB, Node, node_of, replica, routed_models
+from tasks.fleets.kubernetes.pods import MIB, Node, newest, node_of, replica, routed_models, superseded
 from tasks.world import Pool
 
 POOL = Pool("small", "small", 10**9)
@@ -53,6 +53,51 @@ DOWN = Node(why_down="node node-a is Unknown")
 )
 def test_the_state_of_a_pod(given: Json, node: Node, state: str) -> None:
     assert replica(given, POOL, frozenset(), node).state == state
+
+
+def of(name: str, template: str, *conditions: Json, **metadata: str) -> Json:
+    """A pod of a revision."""
+    made = pod(*conditions)
+    made["metadata"] |= {
+        **metadata,
+        "name": name,
+        "labels": {"triton-placement/pool": "small", "pod-template-hash": template},
+    }
+    return made
+
+
+@pytest.mark.parametrize(
+    ("pods", "count", "goes"),
+    [
+        pytest.param([of("a", "old", RUNS), of("b", "old", RUNS), of("c", "new", RUNS)], 2, {"a"}, id="one at a time"),
+        pytest.param([of("a", "old", RUNS), of("b", "old", RUNS), of("c", "new")], 2, set(), id="the newer one starts"),
+        pytest.param([of("b", "old", RUNS), of("c", "new", RUNS)], 2, set(), id="none beyond the count"),
+        pytest.param([of("a", "new", RUNS), of("c", "new", RUNS)], 1, set(), id="none is older"),
+        pytest.param(
+            [of("a", "old", RUNS, deletionTimestamp=LATE), of("b", "old", RUNS), of("c", "new", RUNS)],
+            2,
+            set(),
+            id="one goes already",
+        ),
+        pytest.param(
+            [of("a", "old", RUNS, OPEN, condition("Ready", "False", LATE)), of("b", "old", RUNS), of("c", "new", RUNS)],
+            2,
+            set(),
+            id="one is cut off: the newer one takes its place",
+        ),
+    ],
+)
+def test_which_pod_a_rollout_replaces_next(pods: list[Json], count: int, goes: set[str]) -> None:
+    assert superseded(pods, "new", count) == goes
+
+
+def test_the_newest_revision_is_the_one_of_the_highest_number_also_after_an_undo() -> None:
+    def replica_set(template: str, revision: int) -> Json:
+        made = of(template, template)
+        made["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": str(revision)}
+        return made
+
+    assert newest([replica_set("x", 10), replica_set("y", 9)]) == {"small": "x"}
 
 
 ECHO = {"model.triton-placement/echo": "ready"}
