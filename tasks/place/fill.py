@@ -11,7 +11,8 @@ import numpy as np
 from tasks.decision import Reason
 from tasks.place.changes import Changes
 from tasks.place.mend import make_room
-from tasks.place.seek import find, find_busy, find_slow, grow, refusals, retry_s, spread
+from tasks.place.rearrange import rearrange
+from tasks.place.seek import find, find_busy, find_slow, grow, refusals, retry_s, spread, why_here
 from tasks.place.table import SLACK, Table
 from tasks.place.weigh import ease
 
@@ -40,7 +41,8 @@ def fill(table: Table, changes: Changes) -> None:
         *_, model = heapq.heappop(queue)
         if table.count(model) >= copies[model]:  # more and smaller ones came in its stead
             continue
-        if find(table, model) is None and any(way(table, changes, model) for way in (_share, _spread, make_room)):
+        ways = (rearrange, _share, _spread, make_room)
+        if find(table, model) is None and any(way(table, changes, model) for way in ways):
             continue
         spot, victims = _spot_for(table, model)
         if spot is None:
@@ -140,18 +142,6 @@ def _displaceable(table: Table, model: int) -> Iterator[tuple[int, list[Rank], i
             if bytes_over <= 0 and compute_over <= SLACK:
                 yield len(victims), [(-t, -p) for t, p in (worth[v] for v in victims)], spot, tuple(victims)
                 break
-
-
-def why_here(table: Table, model: int, spot: int) -> Reason:
-    """Why a copy goes to a replica, with what it takes and what is left there before it comes."""
-    wants, spots = table.problem.wants, table.problem.spots
-    footprint = wants.footprint_bytes[model, spots.pool[spot]]
-    memory = f"{footprint / 1e6:.0f} MB into {table.free_bytes[spot] / 1e6:.0f} MB left"
-    compute = f"compute {table.compute_at(model, spot, 1):.2f} into {table.free_compute[spot]:.2f}"
-    if spots.is_new[spot]:
-        pool = table.problem.pools[spots.pool[spot]].name
-        return Reason("replica_wanted", f"fits in no replica there is: {memory}, {compute}, in a new {pool}")
-    return Reason("placed", f"{memory}, {compute}")
 
 
 def _refusal(table: Table, model: int) -> Reason:

@@ -7,9 +7,8 @@ import numpy as np
 
 from tasks.decision import Reason
 from tasks.place.changes import Changes
-from tasks.place.fill import why_here
 from tasks.place.problem import Ints
-from tasks.place.seek import find, find_urgent
+from tasks.place.seek import find, find_urgent, why_here
 from tasks.place.table import Table
 
 ENOUGH = 0.5

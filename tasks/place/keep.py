@@ -66,10 +66,30 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
         gone = next((replica for replica in may_go if is_sure or _harm(table, model, replica) == 0), None)
         if gone is None and len(order) > wants.max_copies[model]:
             gone = min(equals, key=lambda replica: _harm(table, model, replica))
-        if gone is None:
+        together = [gone] if gone is not None else _may_go_together(table, model, worth)
+        if not together:
             return
-        table.remove(model, gone)
-        order.remove(gone)
+        for replica in together:
+            table.remove(model, replica)
+            order.remove(replica)
+
+
+def _may_go_together(table: Table, model: int, worth: dict[tuple[int, int], int]) -> list[int]:
+    """Its copies in replicas that are over their target: none of them can go alone, since the others there would grow,
+    yet all can where those elsewhere, worth as much, are enough. Empty: they are not."""
+    wants, held = table.problem.wants, table.replicas_of[model]
+    over = [replica for replica in held if table.free_compute[replica] < -SLACK]
+    rest = [replica for replica in held if replica not in over]
+    if model in table.weights or not over or len(rest) < max(1, int(wants.copies[model])):
+        return []
+    if max(worth.get((model, replica), 4) for replica in rest) > min(worth.get((model, r), 4) for r in over):
+        return []
+    mark = table.mark()
+    for replica in over[:-1]:
+        table.remove(model, replica)
+    harm = _harm(table, model, over[-1])
+    table.undo(mark)
+    return [] if harm else over
 
 
 def _may_go(table: Table, model: int, replicas: list[int]) -> list[int]:

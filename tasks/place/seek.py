@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tasks.decision import Reason
 from tasks.place.problem import Flags, Floats, Ints
 from tasks.place.table import SLACK, Table
 
@@ -26,6 +27,12 @@ def find(table: Table, model: int, extra: int = 1, margin: float = 0.0) -> int |
         if (best := best_of(table, model, np.flatnonzero(fine))) is not None:
             return best
     return None
+
+
+def fits(table: Table, model: int, spot: int) -> bool:
+    """Whether :func:`find` might choose this replica for one more copy, once what should not be there is unloaded."""
+    able = table.has_compute(model) & table.has_capacity(model) & table.has_memory(model, counts_going=False)
+    return bool(able[spot])
 
 
 def may_find(table: Table, models: Ints, margin: float) -> Flags:
@@ -195,6 +202,18 @@ def awaited(table: Table, model: int) -> list[tuple[int, float]]:
         and wants.is_allowed[model, spots.pool[replica]]
         and wants.footprint_bytes[model, spots.pool[replica]] <= table.free_bytes[replica]
     ]
+
+
+def why_here(table: Table, model: int, spot: int) -> Reason:
+    """Why a copy goes to a replica, with what it takes and what is left there before it comes."""
+    wants, spots = table.problem.wants, table.problem.spots
+    footprint = wants.footprint_bytes[model, spots.pool[spot]]
+    memory = f"{footprint / 1e6:.0f} MB into {table.free_bytes[spot] / 1e6:.0f} MB left"
+    compute = f"compute {table.compute_at(model, spot, 1):.2f} into {table.free_compute[spot]:.2f}"
+    if spots.is_new[spot]:
+        pool = table.problem.pools[spots.pool[spot]].name
+        return Reason("replica_wanted", f"fits in no replica there is: {memory}, {compute}, in a new {pool}")
+    return Reason("placed", f"{memory}, {compute}")
 
 
 def refusals(table: Table, model: int, without_compute: bool = False) -> Iterator[tuple[int, str]]:

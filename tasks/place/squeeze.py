@@ -6,8 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.place.changes import Changes
-from tasks.place.fill import why_here
-from tasks.place.seek import find, spread
+from tasks.place.seek import find, spread, why_here
 from tasks.place.table import Table
 
 PARTS = 16

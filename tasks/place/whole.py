@@ -13,10 +13,9 @@ from tasks.decision import Reason
 from tasks.place.bound import Prices, market, prices
 from tasks.place.changes import Changes
 from tasks.place.construct import construct
-from tasks.place.fill import why_here
 from tasks.place.mend import mend
 from tasks.place.problem import Flags, Floats, Ints, Problem
-from tasks.place.seek import find_busy
+from tasks.place.seek import find_busy, why_here
 from tasks.place.table import Table
 
 REACH = 3

@@ -56,3 +56,17 @@ def test_of_copies_beyond_the_maximum_the_one_goes_whose_going_harms_least(busy:
     sizings = [Sizing(m, int(m in rps), rps.get(m, 0.0), {"small": 10.0}, WHY) for m in "abcde"]
     placed = place(Observation(NOW, replace(seen, models=one)), sizings, Limits())
     assert {a.replica for a in placed.assignments if a.model == "a"} == {"small-0", "small-1"} - {busy}
+
+
+def test_copies_in_several_busy_replicas_go_together_where_none_can_go_alone() -> None:
+    """b takes 17 x 50 ms = 0.85 of two replicas. a's 0.2 in three copies bring them to 0.917 > 0.9, and without the one
+    of them to 0.95 in the other; without both a is alone where it is."""
+    seen = fleet(*(f"a small-{n} serving" for n in range(3)), "b small-0 serving", "b small-1 serving", pool=POOL)
+    copies, rps = {"a": 1, "b": 2}, {"a": 4.0, "b": 34.0}
+    sizings = [Sizing(m, copies.get(m, 0), rps.get(m, 0.0), {"small": 20.0}, WHY) for m in "abcde"]
+    placed = place(Observation(NOW, seen), sizings, Limits())
+    assert {(a.model, a.replica, a.reason.code) for a in placed.assignments} == {
+        ("a", "small-2", "kept"),
+        ("b", "small-0", "kept"),
+        ("b", "small-1", "kept"),
+    }

@@ -225,6 +225,11 @@ SAVE = {
         replicas=1,
         pool=replace(THREE, max_replicas=1),
     ),
+    "what is placed and not there yet makes room for nothing, before a copy that is there": Case(
+        ("a small-0 kept", "a small-1 kept", "b small-0 placed", "c small-2 placed"),
+        {"a": 2, "b": 1, "c": 1},
+        ("a small-0 serving", "a small-1 serving"),
+    ),
     "an empty one beyond what is asked for goes already, and makes no other go": Case(
         ("c small-0 kept", "d small-1 kept"),
         {"c": 1, "d": 1},
