@@ -26,8 +26,7 @@ LOAD_PATIENCE = 3.0
 LEAST_LOAD_S = 20.0
 """Declared load times may be very short, the server's other loads and its start-up are not."""
 UNLOAD_S = 60.0
-"""Requests in flight and in the queue are answered first. One that an earlier tick began, and that takes as long again,
-will not end."""
+"""Requests in flight and in the queue are answered first."""
 STUCK_S = 5.0
 """An unload of a failing copy that takes longer will not end: one that ends takes one to two seconds."""
 
@@ -156,23 +155,20 @@ class Hands:
             return ALREADY
         if state != "UNLOADING":
             triton.unload(step.model)
-        is_failing = self._is_failing(step.model, step.replica)
-        wait_s = STUCK_S if is_failing else UNLOAD_S
-        try:
-            _wait_for(triton, step.model, _is_gone, time.monotonic() + wait_s, "unloaded")
-        except StepError:
-            if is_failing or state == "UNLOADING":  # it began before this tick
-                return self._unload_stuck(triton, step, wait_s)
-            raise
+        if self._is_failing(step.model, step.replica) and not _is_gone_within(triton, step.model, STUCK_S):
+            return self._unload_stuck(triton, step)
+        if not _is_gone_within(triton, step.model, UNLOAD_S):
+            why = "a request takes long, or its process is dead: then restart the server"
+            raise StepError(f"still UNLOADING after {UNLOAD_S:g} s: {why}")
         return ""
 
-    def _unload_stuck(self, triton: Triton, step: Step, waited_s: float) -> str:
+    def _unload_stuck(self, triton: Triton, step: Step) -> str:
         """The unload of a model whose process died while it was asked never ends, yet a load starts a new process, and
         its unload does end."""
         triton.load(step.model, self._load_s(step))
         triton.unload(step.model)
         _wait_for(triton, step.model, _is_gone, time.monotonic() + UNLOAD_S, "unloaded")
-        return f"still UNLOADING after {waited_s:g} s, its process is dead: loaded anew and unloaded"
+        return f"still UNLOADING after {STUCK_S:g} s, its process is dead: loaded anew and unloaded"
 
     def _scale_down(self, step: Step) -> str:
         replica = {r.name: r for r in self._live.replicas()}.get(step.replica)
@@ -250,6 +246,14 @@ class Hands:
 
 def _is_gone(status: ModelStatus) -> bool:
     return status.state not in FILLED
+
+
+def _is_gone_within(triton: Triton, model: str, seconds: float) -> bool:
+    try:
+        _wait_for(triton, model, _is_gone, time.monotonic() + seconds, "unloaded")
+    except StepError:
+        return False
+    return True
 
 
 def _answered(triton: Triton, model: str) -> int:

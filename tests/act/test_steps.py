@@ -223,19 +223,19 @@ def test_a_copy_whose_process_was_killed_is_repaired(tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
-def test_an_unload_that_never_ends_is_ended_by_a_later_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its process died while it was asked, and the tick that asked is gone."""
+def test_an_unload_that_never_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process died while it was asked: whether that is so, or a request takes long, nobody can tell."""
     monkeypatch.setattr("tasks.act.steps.UNLOAD_S", 2.0)
     with triton_server(tmp_path) as broken, Triton(broken.replica) as triton:
         fleet = MemoryFleet(broken.replica)
         perform(fleet, "load echo small-0")
         broken.kill_stubs()
         assert broken.infer("echo") == 500
-        ((asked, why),) = perform(fleet, "unload echo small-0")
-        assert (asked, "still UNLOADING" in why) == (FAILED, True)
-        ((ended, how),) = perform(fleet, "unload echo small-0")
-        assert (ended, "still UNLOADING after 2 s" in how) == (DONE, True)
-        assert triton.index()["echo"].state == "UNAVAILABLE"
+        for _ in range(2):
+            ((asked, why),) = perform(fleet, "unload echo small-0")
+            assert asked is FAILED
+            assert "still UNLOADING after 2 s: a request takes long, or its process is dead: then restart" in why
+        assert triton.index()["echo"].state == "UNLOADING"
 
 
 @pytest.mark.servers
