@@ -114,10 +114,11 @@ _TIME_QUERIES = {"sampled_at": "max by (replica) (timestamp(nv_inference_request
 
 
 def _needed_query(limits: LimitsSection) -> str:
-    """What the last tick needed, until the next one should have told: an interval and the time that a tick may act
-    after it observed. A Pushgateway repeats it for ever."""
-    age = "time() - max(triton_placement_tick_timestamp_seconds)"
-    return f"max by (model) (triton_placement_copies_needed) and on() ({age} <= {limits.interval_s + limits.act_s:g})"
+    """What the last tick needed, until the next one should have told: an interval, its own time, and the time that the
+    next may act, after it observed. A Pushgateway repeats it for ever."""
+    age, own = "time() - max(triton_placement_tick_timestamp_seconds)", "sum(triton_placement_tick_seconds)"
+    is_new = f"{age} - {own} <= {limits.interval_s + limits.act_s:g}"
+    return f"max by (model) (triton_placement_copies_needed) and on() ({is_new})"
 
 
 def _learned_queries(**metric_by_column: str) -> dict[str, str]:

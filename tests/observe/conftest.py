@@ -44,6 +44,8 @@ SAMPLES: Samples = {
     'nv_inference_request_failure{model="hasty",replica="small-0",reason="CANCELED"}': counter(1, range(560, 601, 5)),
     'triton_placement_copies_needed{model="echo"}': dict.fromkeys((T0 + t for t in range(540, 601, 5)), 3.0),
     "triton_placement_tick_timestamp_seconds": {T0 + t: T0 + t - t % 30 for t in range(540, 601, 5)},
+    'triton_placement_tick_seconds{phase="act"}': dict.fromkeys((T0 + t for t in range(540, 601, 5)), 15.0),
+    'triton_placement_tick_seconds{phase="observe"}': dict.fromkeys((T0 + t for t in range(540, 601, 5)), 5.0),
     'triton_placement_service_ms{model="echo",gpu_type="small"}': {T0 + 600: 23.0},
     'triton_placement_service_spread_ms{model="echo",gpu_type="small"}': {T0 + 600: 1.5},
     'triton_placement_service_windows{model="echo",gpu_type="small"}': {T0 + 600: 7.0},
