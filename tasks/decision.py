@@ -52,6 +52,8 @@ REASONS: Mapping[str, str] = {
     "not_routed": "ready, but no request can reach it",
     "not_ready": "requests reach it, but it cannot serve",
     "copy_failing": "READY, but its requests fail: unloaded and loaded again, one at a time where all copies fail",
+    "superseded": "a rollout replaces it by one of a newer revision",
+    "rollout_waits": "a replica of the newer revision is empty, and a load failed there: no older one goes for it",
     "unplanned": "the plan broke a rail when it was checked: nothing is done",
 }
 """Stable codes and what they mean. A new code is added here first."""

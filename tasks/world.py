@@ -124,6 +124,8 @@ class Replica:
     node: str = ""
     zone: str = ""
     detail: str = ""
+    is_superseded: bool = False
+    """LEAVING, since a rollout replaces it by one of a newer revision."""
 
 
 class CopyState(StrEnum):

@@ -57,6 +57,9 @@ def scale_down(
     found: list[Step] = []
     held = []
     for replica, reason in _leaving(fleet, placement):
+        if replica.is_superseded and (why := _why_the_newer_fails(observation, replica.pool)):
+            held.append(Hold(f"replica:{replica.name}", Reason("rollout_waits", why)))
+            continue
         copies = fleet.copies_in(replica.name)
         if stays := [text for copy in copies if (text := _why_it_stays(copy, fleet, last))]:
             held.append(Hold(f"replica:{replica.name}", Reason("not_empty", ", ".join(stays))))
@@ -75,7 +78,17 @@ def _leaving(fleet: Fleet, placement: Placement) -> Iterator[tuple[Replica, Reas
         if replica.name in chosen:
             yield replica, chosen[replica.name]
         elif replica.state is ReplicaState.LEAVING and replica.pool in pools:
-            yield replica, Reason("replica_spare", replica.detail or "it was leaving when this tick began")
+            code = "superseded" if replica.is_superseded else "replica_spare"
+            yield replica, Reason(code, replica.detail or "it was leaving when this tick began")
+
+
+def _why_the_newer_fails(observation: Observation, pool: str) -> str:
+    """A newer replica that holds nothing and could not load what it was to hold; empty: there is none."""
+    fleet = observation.fleet
+    filled = {copy.replica for copy in fleet.copies if copy.state in FILLED}
+    ready = {r.name for r in fleet.replicas if r.pool == pool and r.state is ReplicaState.READY}
+    failures = [f for f in observation.load_failures if f.replica in ready - filled]
+    return ", ".join(f"{failure.replica} could not load {failure.model}" for failure in failures)
 
 
 def _why_it_stays(copy: Copy, fleet: Fleet, last: dict[CopyKey, Step]) -> str:

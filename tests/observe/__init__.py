@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tasks.config import Config
 from tasks.world import Replica, ReplicaState
 from tests.triton_server import free_ports
@@ -21,7 +23,7 @@ def config(**metrics: object) -> Config:
     )
 
 
-def replica(name: str, state: ReplicaState = ReplicaState.READY, **fields: str) -> Replica:
+def replica(name: str, state: ReplicaState = ReplicaState.READY, **fields: Any) -> Replica:
     return Replica(name, "small", "small", 10**9, 1.0, state, **fields)
 
 

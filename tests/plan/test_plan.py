@@ -12,7 +12,7 @@ import pytest
 from tasks.decision import Plan
 from tasks.plan import plan
 from tasks.plan.check import check
-from tasks.world import Limits, Observation, Pool
+from tasks.world import Limits, LoadFailure, Observation, Pool
 from tests.plan import POOL, fleet, placement, sizings
 from tests.worlds import NOW
 
@@ -296,3 +296,19 @@ def test_a_refusal_shows_its_arithmetic() -> None:
         "no_room_to_swap: to small-0: 300 MB > 50 MB free in small-0",
         "last_copy: out of small-0: 1 serve, 1 wanted, 1 would serve before it goes: 1 must be left",
     ]
+
+
+def test_a_rollout_goes_on_while_the_newer_replicas_can_load() -> None:
+    """small-0 is of an older revision; nothing is in small-1, the newer one, where a load failed or not."""
+    seen = fleet("b small-2 serving", small_0="leaving", pool=replace(POOL, replicas=2))
+    older = replace(seen.replicas[0], is_superseded=True, detail="a newer one is there")
+    seen = replace(seen, replicas=(older, *seen.replicas[1:]))
+    target, known = placement("b small-2", replicas=2), sizings()
+    found = plan(Observation(NOW, seen), target, known, Limits())
+    assert [str(step) for step in found.steps] == ["scale_down small-0"]
+    assert str(found.steps[0].reason) == "superseded: a newer one is there"
+    failed = Observation(NOW, seen, load_failures=(LoadFailure("a", "small-1", 1, NOW - 10),))
+    found = plan(failed, target, known, Limits())
+    assert found.steps == ()
+    (hold,) = found.holds
+    assert (hold.subject, str(hold.reason)) == ("replica:small-0", "rollout_waits: small-1 could not load a")

@@ -111,14 +111,15 @@ class Picture:
         ]
         old = self.superseded()
         return tuple(
-            replace(r, state=ReplicaState.LEAVING, detail=SUPERSEDED)
+            replace(r, state=ReplicaState.LEAVING, is_superseded=True, detail=SUPERSEDED)
             if r.name in old and r.state is ReplicaState.READY
             else r
             for r in found
         )
 
     def superseded(self) -> frozenset[str]:
-        """Pods that a rollout of their pool replaces next: of an older revision, while there are more than asked."""
+        """Pods that a rollout of their pool replaces next: of an older revision, while there are more than asked. None
+        where somebody has paused it: then the Deployment makes up for every pod that goes."""
         pods = self.pods()
         with self._lock:
             if self._superseded_read_at == self._read_at:
@@ -133,8 +134,9 @@ class Picture:
             sets = self._api.items(self._api.path("apps/v1", "replicasets"), labelSelector=self._selector)
             templates, deployments = newest(sets), self.deployments()
             for pool in rolled:
-                count = int(deployments[pool]["spec"].get("replicas", 1))
-                found |= superseded(pods_by_pool[pool], templates.get(pool, ""), count)
+                spec = deployments[pool]["spec"]
+                if not spec.get("paused"):
+                    found |= superseded(pods_by_pool[pool], templates.get(pool, ""), int(spec.get("replicas", 1)))
         with self._lock:
             self._superseded, self._superseded_read_at = frozenset(found), read_at
         return frozenset(found)

@@ -68,12 +68,13 @@ def newest(replica_sets: Iterable[Json]) -> dict[str, str]:
 
 def superseded(pods: Iterable[Json], template: str, count: int) -> set[str]:
     """Of one pool's pods, those of an older template that a rollout may have next: as many as able ones are there
-    beyond the count, the first by name, so that one is emptied at a time and the next tick goes on with it."""
+    beyond the count, the emptiest first, so that one is emptied at a time and the next tick goes on with it."""
     able = [
         pod for pod in pods if is_true(pod, "ContainersReady") and not is_terminating(pod) and not _why_cut_off(pod)
     ]
-    older = sorted(name_of(pod) for pod in able if template_of(pod) != template)
-    return set(older[: max(0, len(able) - count)])
+    older = [pod for pod in able if template_of(pod) != template]
+    older.sort(key=lambda pod: (len(labelled_models(pod)), name_of(pod)))
+    return {name_of(pod) for pod in older[: max(0, len(able) - count)]}
 
 
 def is_over(pod: Json) -> bool:

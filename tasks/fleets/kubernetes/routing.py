@@ -23,6 +23,7 @@ from tasks.fleets.kubernetes.pods import (
     deletion_cost,
     has_gate,
     is_on_its_way,
+    is_terminating,
     is_true,
     labelled_models,
     name_of,
@@ -120,9 +121,15 @@ class Routing:
         earlier tick marked as the one to go is so no more, until this one marks it."""
         for name, pod in self._picture.pods().items():
             carried = len(labelled_models(pod))
-            if deletion_cost(pod) != carried:
-                self.mark(name, {}, {DELETION_COST: str(carried)})
-            self.set_gate(name, is_carrying=carried > 0)
+            if is_terminating(pod):
+                continue
+            try:
+                if deletion_cost(pod) != carried:
+                    self.mark(name, {}, {DELETION_COST: str(carried)})
+                self.set_gate(name, is_carrying=carried > 0)
+            except ApiError as error:
+                if error.status != 404:  # it has just gone
+                    raise
 
     def mark(self, pod_name: str, labels: dict[str, str | None], annotations: dict[str, str]) -> None:
         """Set labels and annotations; a label of None goes."""

@@ -20,6 +20,7 @@ from tasks.fleets.kubernetes.pods import (
     name_of,
     pool_of,
     replica_set_of,
+    template_of,
 )
 from tasks.fleets.kubernetes.routing import Routing
 
@@ -64,12 +65,13 @@ class Scaling:
         is_rolled = pod_name in self._picture.superseded()
         if not is_rolled:
             self._refuse_if_not_ours(pool)
+            self._refuse_while_rolled_out(pool)
         self._routing.set_gate(pod_name, is_carrying=False)
         self._routing.mark(pod_name, {}, {DELETION_COST: str(LEAVING_COST)})
         self._wait_until_chosen(pod_name, deadline)
         with self._lock_by_pool[pool]:
             if is_rolled:
-                self._hand_over(pod_name, pool, replica_set_of(pod), deadline)
+                self._hand_over(pod_name, pool, replica_set_of(pod))
                 return
             # of several emptied pods another may be taken first: then the count goes down once more
             while pod_name in (before := self._alive(pool)):
@@ -78,10 +80,10 @@ class Scaling:
                 if lost := [name for name in taken if not is_emptied(before[name])]:
                     raise ApiError(409, f"pod {', '.join(lost)} was taken instead of {pod_name}, which was emptied")
 
-    def _hand_over(self, pod_name: str, pool: str, replica_set: str, deadline: float) -> None:
+    def _hand_over(self, pod_name: str, pool: str, replica_set: str) -> None:
         """Lower the count of the pod's ReplicaSet. The Deployment does not raise it again: it makes a pod of its newest
         revision instead."""
-        path = self._api.path("apps/v1", "replicasets", replica_set, "scale")
+        path, deadline = self._api.path("apps/v1", "replicasets", replica_set, "scale"), time.monotonic() + SETTLE_S
         while pod_name in (alive := self._alive(pool)):
             peers = {name: pod for name, pod in alive.items() if replica_set_of(pod) == replica_set}
             scale = self._api.get(path)
@@ -129,6 +131,11 @@ class Scaling:
     def _refuse_if_not_ours(self, pool: str) -> None:
         if not any(known.name == pool and known.is_scaled_by_us for known in self._picture.pools()):
             raise ApiError(409, f"pool {pool} is scaled by somebody else: its count is only published")
+
+    def _refuse_while_rolled_out(self, pool: str) -> None:
+        """A lower count is shared out among the revisions: of the one that has most a loaded pod would go."""
+        if len({template_of(pod) for pod in self._alive(pool).values()}) > 1:
+            raise ApiError(409, f"pool {pool} keeps its count while a rollout is under way")
 
     def _scale(self, pool: str) -> Json:
         return self._api.get(self._path(pool))

@@ -26,6 +26,7 @@ def pod(*conditions: Json, is_gated: bool = True, **metadata: str) -> Json:
 RUNS = condition("ContainersReady", "True")
 OPEN, CLOSED = (condition("triton-placement/carrying", status) for status in ("True", "False"))
 READY = condition("Ready", "True")
+ECHO = {"model.triton-placement/echo": "ready"}
 DOWN = Node(why_down="node node-a is Unknown")
 
 
@@ -66,10 +67,18 @@ def of(name: str, template: str, *conditions: Json, **metadata: str) -> Json:
     return made
 
 
+def labelled(given: Json) -> Json:
+    given["metadata"]["labels"] |= ECHO
+    return given
+
+
 @pytest.mark.parametrize(
     ("pods", "count", "goes"),
     [
         pytest.param([of("a", "old", RUNS), of("b", "old", RUNS), of("c", "new", RUNS)], 2, {"a"}, id="one at a time"),
+        pytest.param(
+            [labelled(of("a", "old", RUNS)), of("b", "old", RUNS), of("c", "new", RUNS)], 2, {"b"}, id="the emptiest"
+        ),
         pytest.param([of("a", "old", RUNS), of("b", "old", RUNS), of("c", "new")], 2, set(), id="the newer one starts"),
         pytest.param([of("b", "old", RUNS), of("c", "new", RUNS)], 2, set(), id="none beyond the count"),
         pytest.param([of("a", "new", RUNS), of("c", "new", RUNS)], 1, set(), id="none is older"),
@@ -98,9 +107,6 @@ def test_the_newest_revision_is_the_one_of_the_highest_number_also_after_an_undo
         return made
 
     assert newest([replica_set("x", 10), replica_set("y", 9)]) == {"small": "x"}
-
-
-ECHO = {"model.triton-placement/echo": "ready"}
 
 
 @pytest.mark.parametrize(

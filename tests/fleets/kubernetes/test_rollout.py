@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tasks.decision import StepKind
+from tasks.fleets.kubernetes.api import ApiError
 from tasks.fleets.kubernetes.pods import template_of
+from tasks.world import ReplicaState
 from tests.fleets.kubernetes.cluster import Cluster, eventually, hpa, roll
 from tests.fleets.kubernetes.gateway import Gateway
 from tests.fleets.kubernetes.stage import POOLS, Stage, failed, kinds
@@ -79,4 +81,34 @@ def test_an_older_pod_that_is_empty_goes_at_once(stage: Stage) -> None:
     stage.ticks_until(config, lambda: not old.keys() & alive(stage.cluster).keys(), most=40)
     assert len(stage.serving("echo")) == 1
     eventually(lambda: stage.count() == 2)
+    assert stage.cluster.scale_of("small") == 2
+
+
+def test_a_rollout_that_somebody_paused_stands_still(stage: Stage) -> None:
+    """The Deployment would make up for a pod that goes, by one of either revision."""
+    stage.cluster.pool("small", 1)
+    config = stage.config(echo={"min_copies": 1})
+    stage.ticks_until(config, lambda: bool(stage.serving("echo")))
+    (old,) = alive(stage.cluster)
+    roll(stage.cluster)
+    eventually(lambda: sorted(r.state for r in stage.cluster.fleet(config).replicas()) == ["leaving", "ready"])
+    deployment = stage.cluster.api.path("apps/v1", "deployments", "triton-small")
+    stage.cluster.api.patch(deployment, {"spec": {"paused": True}})
+    assert [r.state for r in stage.cluster.fleet(config).replicas()] == ["ready", "ready"]
+    assert stage.tick(config).plan.steps == ()
+    stage.cluster.api.patch(deployment, {"spec": {"paused": False}})
+    stage.ticks_until(config, lambda: old not in alive(stage.cluster))
+
+
+def test_the_count_is_not_lowered_in_the_middle(stage: Stage) -> None:
+    """The Deployment would share it out among the revisions, and take a loaded pod of the one that has more."""
+    stage.cluster.pool("small", 2)
+    config = stage.config({"small": POOLS["small"] | {"min_replicas": 2}}, echo={"min_copies": 2})
+    stage.ticks_until(config, lambda: len(stage.serving("echo")) == 2)
+    old = alive(stage.cluster)
+    roll(stage.cluster)
+    eventually(lambda: [r.state for r in stage.cluster.fleet(config).replicas()].count(ReplicaState.LEAVING) == 1)
+    (new,) = alive(stage.cluster).keys() - old.keys()
+    with pytest.raises(ApiError, match="pool small keeps its count while a rollout is under way"):
+        stage.cluster.fleet(config).scale_down(new)
     assert stage.cluster.scale_of("small") == 2
