@@ -47,11 +47,11 @@ def _leave(table: Table, model: int, spot: int, others: list[int]) -> list[int]:
 
 
 def _come(table: Table, model: int, spot: int, moved: list[int]) -> dict[tuple[int, int], Reason]:
-    """Put the model there, and those that left elsewhere; empty: not all of them fit."""
-    placed = {(model, spot): why_here(table, model, spot)}
+    """Put the model there, and those that left elsewhere; empty: not all of them fit, or they would have to wait."""
+    placed, is_ready = {(model, spot): why_here(table, model, spot)}, table.problem.spots.is_ready
     table.add(model, spot)
     for other in moved:
-        if (to := find(table, other)) is None:
+        if (to := find(table, other)) is None or (is_ready[spot] and not is_ready[to]):
             return {}
         placed[other, to] = why_here(table, other, to)
         table.add(other, to)

@@ -54,6 +54,11 @@ class Change:
         return replace(self, kinds=tuple(kind for kind in self.kinds if kind is StepKind.UNROUTE))
 
     @property
+    def unloaded(self) -> Change:
+        """The first half of a repair: it is loaded another time."""
+        return replace(self, kinds=self.kinds[: self.kinds.index(StepKind.UNLOAD) + 1])
+
+    @property
     def churn(self) -> int:
         return sum(kind in CHURN for kind in self.kinds)
 

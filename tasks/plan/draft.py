@@ -63,8 +63,8 @@ class Draft:
             return Reason("copy_failing", f"every copy fails: one at a time, {other.replica} first")
         found = self._with(self.chosen, change, ())
         if isinstance(found, Reason):
-            if found.code == "budget" and change.is_coming and not change.is_filled:
-                self._clear(change)
+            if found.code == "budget" and change.is_coming:
+                self._begin(change)
             return found
         self.chosen = found
         return None
@@ -77,9 +77,11 @@ class Draft:
         taken = self.chosen.change_by_key.values()
         return next((c for c in taken if c.is_repair and c.model == change.model), None)
 
-    def _clear(self, change: Change) -> None:
-        """Take up as many of the unloads that the load needs as the budget allows."""
-        missing = change.footprint_bytes - self._left(self.chosen, change.replica)
+    def _begin(self, change: Change) -> None:
+        """Take up as many of the unloads that the load needs as the budget allows, its own if it is a repair."""
+        if change.is_repair:
+            self.take(change.unloaded)
+        missing = 0 if change.is_filled else change.footprint_bytes - self._left(self.chosen, change.replica)
         for other in self._in_its_way(change):
             if missing <= 0:
                 return

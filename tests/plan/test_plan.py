@@ -242,6 +242,13 @@ RAILS = {
         wanted=("a small-1", "c small-0", "d small-1"),
         budget=2,
     ),
+    "4: so is a repair": Case(
+        ("0 unroute a small-0", "1 unload a small-0 < 0"),
+        ("model:b budget",),
+        copies=("a small-0 serving failing",),
+        wanted=("a small-0", "b small-1"),
+        budget=1,
+    ),
     "4: what is unloading takes memory until it is gone: 200 > 450 - 400 MB": Case(
         ("0 unload c small-0", "1 load b small-0 < 0", "2 route b small-0 < 1"),
         copies=("c small-0 unloading",),
