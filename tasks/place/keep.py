@@ -7,6 +7,8 @@ import numpy as np
 from tasks.place.problem import Floats
 from tasks.place.table import EQUAL, SLACK, Table
 
+Harm = tuple[int, int]
+HARMLESS: Harm = (0, 0)
 TRIED = 4
 """Copies, the least valuable of equal state, of which one may go: a hot model has hundreds."""
 
@@ -63,7 +65,7 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
         equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
         is_sure = model not in table.weights
         may_go = _may_go(table, model, equals)
-        gone = next((replica for replica in may_go if is_sure or _harm(table, model, replica) == 0), None)
+        gone = next((replica for replica in may_go if is_sure or _harm(table, model, replica) == HARMLESS), None)
         if gone is None and len(order) > wants.max_copies[model]:
             gone = min(equals, key=lambda replica: _harm(table, model, replica))
         together = [gone] if gone is not None else _may_go_together(table, model, worth)
@@ -89,7 +91,7 @@ def _may_go_together(table: Table, model: int, worth: dict[tuple[int, int], int]
         table.remove(model, replica)
     harm = _harm(table, model, over[-1])
     table.undo(mark)
-    return [] if harm else over
+    return over if harm == HARMLESS else []
 
 
 def _may_go(table: Table, model: int, replicas: list[int]) -> list[int]:
@@ -119,16 +121,16 @@ def _light(table: Table, model: int, replicas: list[int]) -> list[int]:
     return [replica for replica in replicas if light[held.index(replica)]]
 
 
-def _harm(table: Table, model: int, replica: int) -> int:
-    """How many of its other copies, all larger without this one, would be beyond their capacity, and how many in a
-    replica beyond its target."""
+def _harm(table: Table, model: int, replica: int) -> Harm:
+    """How many of its other copies, all larger without this one, would be beyond their capacity, which takes a load to
+    mend, and how many in a replica beyond its target, which another model's copy may leave."""
     wants, spots = table.problem.wants, table.problem.spots
     if not wants.demand_rps[model] > 0:
-        return 0
+        return HARMLESS
     mark, held = table.mark(), table.replicas_of[model]
     table.remove(model, replica)
     is_over = table.rate_rps(model, held) > wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK)
-    harm = int(is_over.sum() + (table.free_compute[held] < -SLACK).sum())
+    harm = int(is_over.sum()), int((table.free_compute[held] < -SLACK).sum())
     table.undo(mark)
     return harm
 

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.decision import Sizing
 from tasks.place import place
-from tasks.world import Limits, Observation
+from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
 from tests.plan import POOL, WHY, fleet
 from tests.worlds import NOW
 
@@ -69,4 +69,24 @@ def test_copies_in_several_busy_replicas_go_together_where_none_can_go_alone() -
         ("a", "small-2", "kept"),
         ("b", "small-0", "kept"),
         ("b", "small-1", "kept"),
+    }
+
+
+def test_a_copy_beyond_its_capacity_goes_rather_than_one_in_a_busy_replica() -> None:
+    """One of two copies of each must go. 5 req/s are more than a can serve on a t4; b takes all of a replica, and more:
+    with a where b is, and b where it is alone, nothing has to be loaded."""
+    need = {"t4": Need(10**9, 50.0), "a10": Need(10**9, 50.0)}
+    pools = tuple(Pool(gpu, gpu, 10 * 10**9, 1.0, n, n, n) for gpu, n in (("t4", 1), ("a10", 2)))
+    replicas = tuple(
+        Replica(f"{p.name}-{n}", p.name, p.gpu_type, 10**10, 1.0) for p in pools for n in range(p.replicas)
+    )
+    where = (("a", "t4-0"), ("a", "a10-0"), ("b", "a10-0"), ("b", "a10-1"))
+    copies = tuple(Copy(model, replica, CopyState.READY, is_routed=True) for model, replica in where)
+    models = tuple(Model(name, need, Objective(50.0), max_copies=1) for name in "ab")
+    capacity = {"t4": 4.0, "a10": 30.0}
+    sizings = [Sizing(m, 1, rps, capacity, WHY) for m, rps in (("a", 5.0), ("b", 60.0))]
+    placed = place(Observation(NOW, Fleet(models, pools, replicas, copies)), sizings, Limits())
+    assert {(a.model, a.replica, a.reason.code) for a in placed.assignments} == {
+        ("a", "a10-0", "kept"),
+        ("b", "a10-1", "kept"),
     }
