@@ -16,6 +16,7 @@ from tasks.place import place
 from tasks.plan import plan
 from tasks.size import size
 from tests.fleets.kubernetes.cluster import Cluster, deployment, eventually
+from tests.fleets.kubernetes.stage import Stage
 from tests.prometheus_server import prometheus_server
 
 pytestmark = pytest.mark.kubernetes
@@ -25,13 +26,13 @@ LABELS = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "16384
 
 
 @pytest.fixture
-def pods(cluster: Cluster) -> Iterator[list[str]]:
+def pods(stage: Stage) -> Iterator[list[str]]:
     """One on ``node-a``, whose labels tell of its GPUs, and one on ``node-b``, which has none. Each asks for a GPU."""
+    cluster = stage.cluster
     label(cluster, LABELS)
     body = deployment("triton-small", "small", 2)
     body["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
     cluster.create("apps/v1", "deployments", body)
-    cluster.kubelet()
     eventually(lambda: [r.state for r in cluster.fleet().replicas()] == ["ready"] * 2)
     yield sorted(cluster.pods(), key=lambda pod: str(cluster.pods()[pod]["spec"]["nodeName"]))
     label(cluster, dict.fromkeys(LABELS))
