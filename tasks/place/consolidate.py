@@ -64,8 +64,10 @@ def consolidate(table: Table, changes: Changes) -> None:
     Few in a tick, and none comes in their place: so this ends. Where none can go as they are, one may by exchanges. As
     little as an empty one does one go where a failed load will be tried again: what is moved here would move back.
     """
-    rule, spots = Rule(table, changes), table.problem.spots
-    may_go = _may_go(table) & ~_is_bound(table) & ~_is_awaited(table)
+    rule, spots, is_awaited = Rule(table, changes), table.problem.spots, _is_awaited(table)
+    may_go = _may_go(table) & ~_is_bound(table) & ~is_awaited
+    # nor is one emptied into another that is empty, and kept for a retry alone
+    table.takes &= ~(is_awaited & np.array([not models for models in table.models_in]))
     candidates = [spot for spot in np.flatnonzero(may_go).tolist() if table.models_in[spot]]
     candidates = sorted(candidates, key=lambda spot: (_content(table, spot), spot))[:TRIED]
     models = np.unique([model for spot in candidates for model in table.models_in[spot]]).astype(np.int64)

@@ -330,3 +330,13 @@ def test_a_replica_waits_for_a_retry_although_the_copy_is_placed_at_another_mode
     )
     assert [a.replica for a in placed.assignments if a.model == "strong"] == ["small-0"]
     assert placed.leaving == ()
+
+
+def test_no_replica_is_emptied_into_one_that_only_waits_for_a_retry() -> None:
+    """Nothing is in small-1 but for the load of b, which failed there: it would be emptied back in the next tick."""
+    seen = fleet("a small-0 serving", "c small-2 serving", pool=THREE)
+    sizings = tuple(Sizing(m, int(m in "ac"), 2.0 * (m in "ac"), {"small": 10.0}, WHY) for m in "abcde")
+    failures = (LoadFailure("b", "small-1", 1, NOW),)
+    placed = place(Observation(NOW, seen, load_failures=failures), sizings, Limits(saving_factor=0.0))
+    assert placed.leaving == ()
+    assert {(a.model, a.replica) for a in placed.assignments} == {("a", "small-0"), ("c", "small-2")}
