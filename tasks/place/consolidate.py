@@ -67,7 +67,7 @@ def consolidate(table: Table, changes: Changes) -> None:
     rule, spots, is_awaited = Rule(table, changes), table.problem.spots, _is_awaited(table)
     may_go = _may_go(table) & ~_is_bound(table) & ~is_awaited
     # nor is one emptied into another that is empty, and kept for a retry alone
-    table.takes &= ~(is_awaited & np.array([not models for models in table.models_in]))
+    table.takes &= ~(is_awaited & np.array([not models for models in table.models_in], dtype=bool))
     candidates = [spot for spot in np.flatnonzero(may_go).tolist() if table.models_in[spot]]
     candidates = sorted(candidates, key=lambda spot: (_content(table, spot), spot))[:TRIED]
     models = np.unique([model for spot in candidates for model in table.models_in[spot]]).astype(np.int64)
