@@ -8,6 +8,7 @@ from tasks.place.problem import Floats
 from tasks.place.table import EQUAL, SLACK, Table
 
 Harm = tuple[int, int]
+"""Copies beyond their capacity, copies in a replica beyond its target."""
 HARMLESS: Harm = (0, 0)
 TRIED = 4
 """Copies, the least valuable of equal state, of which one may go: a hot model has hundreds."""

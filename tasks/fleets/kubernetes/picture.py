@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tasks.config import Config
+from tasks.decision import REASONS
 from tasks.fleets import FleetUnreadableError
 from tasks.fleets.kubernetes.api import Api
 from tasks.fleets.kubernetes.call import Json
@@ -16,6 +17,7 @@ from tasks.fleets.kubernetes.names import POOL_LABEL
 from tasks.fleets.kubernetes.pods import (
     Node,
     is_over,
+    is_rolled_out,
     name_of,
     newest,
     node_of,
@@ -23,7 +25,6 @@ from tasks.fleets.kubernetes.pods import (
     replica,
     routed_models,
     superseded,
-    template_of,
 )
 from tasks.world import Pool, Replica, ReplicaState
 
@@ -31,7 +32,6 @@ FRESH_S = 1.0
 """How old a list of pods may be when a step looks at it. What we write ourselves is in it at once."""
 NODES_FRESH_S = 10.0
 """How old a list of nodes may be: it is long, and a node is called down after 40 s at the earliest."""
-SUPERSEDED = "a rollout replaces it by one of a newer revision"
 HPA_VERSIONS = ("autoscaling/v2", "autoscaling/v2beta2", "autoscaling/v1")
 
 
@@ -111,7 +111,7 @@ class Picture:
         ]
         old = self.superseded()
         return tuple(
-            replace(r, state=ReplicaState.LEAVING, is_superseded=True, detail=SUPERSEDED)
+            replace(r, state=ReplicaState.LEAVING, is_superseded=True, detail=REASONS["superseded"])
             if r.name in old and r.state is ReplicaState.READY
             else r
             for r in found
@@ -128,7 +128,7 @@ class Picture:
         pods_by_pool: defaultdict[str, list[Json]] = defaultdict(list)
         for pod in pods.values():
             pods_by_pool[pool_of(pod)].append(pod)
-        rolled = [pool for pool, its in pods_by_pool.items() if len({template_of(pod) for pod in its}) > 1]
+        rolled = [pool for pool, its in pods_by_pool.items() if is_rolled_out(its)]
         found: set[str] = set()
         if rolled:
             sets = self._api.items(self._api.path("apps/v1", "replicasets"), labelSelector=self._selector)

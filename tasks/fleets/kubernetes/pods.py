@@ -49,6 +49,11 @@ def template_of(thing: Json) -> str:
     return str(thing["metadata"].get("labels", {}).get(TEMPLATE_HASH, ""))
 
 
+def is_rolled_out(pods: Iterable[Json]) -> bool:
+    """Whether pods of one pool are of several revisions: a rollout is under way."""
+    return len({template_of(pod) for pod in pods}) > 1
+
+
 def replica_set_of(pod: Json) -> str:
     """Empty: it has none."""
     owners = pod["metadata"].get("ownerReferences", [])
@@ -69,9 +74,7 @@ def newest(replica_sets: Iterable[Json]) -> dict[str, str]:
 def superseded(pods: Iterable[Json], template: str, count: int) -> set[str]:
     """Of one pool's pods, those of an older template that a rollout may have next: as many as able ones are there
     beyond the count, the emptiest first, so that one is emptied at a time and the next tick goes on with it."""
-    able = [
-        pod for pod in pods if is_true(pod, "ContainersReady") and not is_terminating(pod) and not _why_cut_off(pod)
-    ]
+    able = [pod for pod in pods if _is_able(pod)]
     older = [pod for pod in able if template_of(pod) != template]
     older.sort(key=lambda pod: (len(labelled_models(pod)), name_of(pod)))
     return {name_of(pod) for pod in older[: max(0, len(able) - count)]}
@@ -124,8 +127,12 @@ def routed_models(pod: Json) -> frozenset[str]:
 
 def is_on_its_way(pod: Json) -> bool:
     """All that makes it ready is so, and its kubelet has yet to say it: it is no endpoint before."""
-    is_able = is_true(pod, "ContainersReady") and is_open(pod) and not is_terminating(pod)
-    return is_able and not is_true(pod, "Ready") and not _why_cut_off(pod)
+    return _is_able(pod) and is_open(pod) and not is_true(pod, "Ready")
+
+
+def _is_able(pod: Json) -> bool:
+    """Its containers are ready, and nobody says that it goes or is cut off."""
+    return is_true(pod, "ContainersReady") and not is_terminating(pod) and not _why_cut_off(pod)
 
 
 def is_emptied(pod: Json) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tasks.fleets.kubernetes.api import MANAGER, STRATEGIC, Api, ApiError
@@ -91,13 +92,10 @@ class Routing:
         if pod is None:
             return
         left = labelled_models(pod) - {model}
-        try:
+        with _unless_gone():
             self._refuse_if_only(model, pod_name)
             self.mark(pod_name, {key: None}, {DELETION_COST: str(len(left))})
             self._wait(model, pod_name, is_there=False)
-        except ApiError as error:
-            if error.status != 404:
-                raise
 
     def _refuse_if_only(self, model: str, pod_name: str) -> None:
         if self._endpoints(model) != {pod_name}:
@@ -123,13 +121,10 @@ class Routing:
             carried = len(labelled_models(pod))
             if is_terminating(pod):
                 continue
-            try:
+            with _unless_gone():
                 if deletion_cost(pod) != carried:
                     self.mark(name, {}, {DELETION_COST: str(carried)})
                 self.set_gate(name, is_carrying=carried > 0)
-            except ApiError as error:
-                if error.status != 404:  # it has just gone
-                    raise
 
     def mark(self, pod_name: str, labels: dict[str, str | None], annotations: dict[str, str]) -> None:
         """Set labels and annotations; a label of None goes."""
@@ -169,18 +164,14 @@ class Routing:
         for thing in wanted:
             there = found.pop(name_of(thing), None)
             if there is not None:
-                if not _covers(
-                    there, {"metadata": thing["metadata"], "spec": thing["spec"]}
-                ):  # a list leaves kinds out
+                # a list leaves kinds out
+                if not _covers(there, {"metadata": thing["metadata"], "spec": thing["spec"]}):
                     self._put_right(f"{path}/{name_of(thing)}", there, thing)
             elif name_of(thing) not in elses:
                 self._api.patch(f"{path}/{name_of(thing)}", thing, APPLY)
         for name in found:
-            try:
+            with _unless_gone():
                 self._api.call(Call("DELETE", f"{path}/{name}"))
-            except ApiError as error:
-                if error.status != 404:
-                    raise
         return [f"{wanted[0]['kind']} {self._api.namespace}/{name}" for name in sorted(elses)]
 
     def _names(self, path: str) -> set[str]:
@@ -195,6 +186,16 @@ class Routing:
         if surplus:
             self._api.patch(path, {"spec": {"selector": dict.fromkeys(surplus)}})
         self._api.patch(path, thing, APPLY, force=True)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """What is done to a thing that has just gone need not be done."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != 404:
+            raise
 
 
 def _service(model: str) -> Json:

@@ -14,13 +14,13 @@ from tasks.fleets.kubernetes.pods import (
     has_gate,
     is_emptied,
     is_leaving,
+    is_rolled_out,
     is_terminating,
     is_true,
     labelled_models,
     name_of,
     pool_of,
     replica_set_of,
-    template_of,
 )
 from tasks.fleets.kubernetes.routing import Routing
 
@@ -134,7 +134,7 @@ class Scaling:
 
     def _refuse_while_rolled_out(self, pool: str) -> None:
         """A lower count is shared out among the revisions: of the one that has most a loaded pod would go."""
-        if len({template_of(pod) for pod in self._alive(pool).values()}) > 1:
+        if is_rolled_out(self._alive(pool).values()):
             raise ApiError(409, f"pool {pool} keeps its count while a rollout is under way")
 
     def _scale(self, pool: str) -> Json:

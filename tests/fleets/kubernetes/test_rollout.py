@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.config import Config
 from tasks.decision import StepKind
 from tasks.fleets.kubernetes.api import ApiError
 from tasks.fleets.kubernetes.pods import template_of
@@ -24,6 +25,17 @@ def alive(cluster: Cluster) -> dict[str, str]:
     """Template by pod."""
     pods = cluster.pods().items()
     return {name: template_of(pod) for name, pod in pods if "deletionTimestamp" not in pod["metadata"]}
+
+
+def rolled(stage: Stage, count: int, copies: int = 1) -> tuple[Config, dict[str, str]]:
+    """A pool that keeps so many pods, of which ``copies`` carry echo, when its rollout has begun; its older pods."""
+    stage.cluster.pool("small", count)
+    pools = {"small": POOLS["small"] | {"min_replicas": count}}
+    config = stage.config(pools, echo={"min_copies": copies, "max_copies": copies})
+    stage.ticks_until(config, lambda: len(stage.serving("echo")) == copies)
+    old = alive(stage.cluster)
+    roll(stage.cluster)
+    return config, old
 
 
 @pytest.mark.parametrize("owner", ["us", "hpa"])
@@ -57,11 +69,7 @@ def test_a_rollout_replaces_every_pod_and_no_request_fails(stage: Stage, tmp_pat
 
 
 def test_nothing_leaves_for_a_revision_that_does_not_start(stage: Stage) -> None:
-    stage.cluster.pool("small", 1)
-    config = stage.config(echo={"min_copies": 1})
-    stage.ticks_until(config, lambda: bool(stage.serving("echo")))
-    (old,) = alive(stage.cluster)
-    roll(stage.cluster)
+    config, (old,) = rolled(stage, 1)
     eventually(lambda: len(alive(stage.cluster)) == 2)
     (new,) = alive(stage.cluster).keys() - {old}
     eventually(lambda: new in stage.kubelet.held)
@@ -73,11 +81,7 @@ def test_nothing_leaves_for_a_revision_that_does_not_start(stage: Stage) -> None
 
 def test_an_older_pod_that_is_empty_goes_at_once(stage: Stage) -> None:
     """Its pool keeps two, and one has nothing to carry: the newer one is never ready, and stays."""
-    stage.cluster.pool("small", 2)
-    config = stage.config({"small": POOLS["small"] | {"min_replicas": 2}}, echo={"min_copies": 1, "max_copies": 1})
-    stage.ticks_until(config, lambda: bool(stage.serving("echo")))
-    old = alive(stage.cluster)
-    roll(stage.cluster)
+    config, old = rolled(stage, 2)
     stage.ticks_until(config, lambda: not old.keys() & alive(stage.cluster).keys(), most=40)
     assert len(stage.serving("echo")) == 1
     eventually(lambda: stage.count() == 2)
@@ -86,11 +90,7 @@ def test_an_older_pod_that_is_empty_goes_at_once(stage: Stage) -> None:
 
 def test_a_rollout_that_somebody_paused_stands_still(stage: Stage) -> None:
     """The Deployment would make up for a pod that goes, by one of either revision."""
-    stage.cluster.pool("small", 1)
-    config = stage.config(echo={"min_copies": 1})
-    stage.ticks_until(config, lambda: bool(stage.serving("echo")))
-    (old,) = alive(stage.cluster)
-    roll(stage.cluster)
+    config, (old,) = rolled(stage, 1)
     eventually(lambda: sorted(r.state for r in stage.cluster.fleet(config).replicas()) == ["leaving", "ready"])
     deployment = stage.cluster.api.path("apps/v1", "deployments", "triton-small")
     stage.cluster.api.patch(deployment, {"spec": {"paused": True}})
@@ -102,11 +102,7 @@ def test_a_rollout_that_somebody_paused_stands_still(stage: Stage) -> None:
 
 def test_the_count_is_not_lowered_in_the_middle(stage: Stage) -> None:
     """The Deployment would share it out among the revisions, and take a loaded pod of the one that has more."""
-    stage.cluster.pool("small", 2)
-    config = stage.config({"small": POOLS["small"] | {"min_replicas": 2}}, echo={"min_copies": 2})
-    stage.ticks_until(config, lambda: len(stage.serving("echo")) == 2)
-    old = alive(stage.cluster)
-    roll(stage.cluster)
+    config, old = rolled(stage, 2, copies=2)
     eventually(lambda: [r.state for r in stage.cluster.fleet(config).replicas()].count(ReplicaState.LEAVING) == 1)
     (new,) = alive(stage.cluster).keys() - old.keys()
     with pytest.raises(ApiError, match="pool small keeps its count while a rollout is under way"):
