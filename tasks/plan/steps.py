@@ -72,14 +72,16 @@ def scale_down(
 
 
 def _leaving(fleet: Fleet, placement: Placement) -> Iterator[tuple[Replica, Reason]]:
-    """Those that should go, and those that go already, whoever decided it: they are counted out."""
+    """Those that should go, and those that go already: they are counted out. What another autoscaler takes needs no
+    step of ours; what a rollout replaces goes by ours in every pool."""
     chosen, pools = dict(placement.leaving), fleet.pool_by_name
     for replica in fleet.replicas:
         if replica.name in chosen:
             yield replica, chosen[replica.name]
-        elif replica.state is ReplicaState.LEAVING and replica.pool in pools:
-            code = "superseded" if replica.is_superseded else "replica_spare"
-            yield replica, Reason(code, replica.detail or "it was leaving when this tick began")
+        elif replica.is_superseded:
+            yield replica, Reason("superseded", replica.detail)
+        elif replica.state is ReplicaState.LEAVING and replica.pool in pools and pools[replica.pool].is_scaled_by_us:
+            yield replica, Reason("replica_spare", replica.detail or "it was leaving when this tick began")
 
 
 def _why_the_newer_fails(observation: Observation, pool: str) -> str:

@@ -146,8 +146,8 @@ GOING = {
     "a replica with somebody else's copy stays": Case(
         (), ("replica:small-2 not_empty",), copies=("zebra small-2",), leaving=("small-2",), replicas=2
     ),
-    "so does one that leaves another's pool already: the count is not touched": Case(
-        ("0 scale_down small-2",),
+    "one that leaves another's pool already goes without us": Case(
+        (),
         states={"small_2": "leaving"},
         replicas=2,
         pool=replace(POOL, replicas=2, is_scaled_by_us=False),
@@ -305,9 +305,11 @@ def test_a_refusal_shows_its_arithmetic() -> None:
     ]
 
 
-def test_a_rollout_goes_on_while_the_newer_replicas_can_load() -> None:
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_rollout_goes_on_while_the_newer_replicas_can_load(is_ours: bool) -> None:
     """small-0 is of an older revision; nothing is in small-1, the newer one, where a load failed or not."""
-    seen = fleet("b small-2 serving", small_0="leaving", pool=replace(POOL, replicas=2))
+    pool = replace(POOL, replicas=2, is_scaled_by_us=is_ours)
+    seen = fleet("b small-2 serving", small_0="leaving", pool=pool)
     older = replace(seen.replicas[0], is_superseded=True, detail="a newer one is there")
     seen = replace(seen, replicas=(older, *seen.replicas[1:]))
     target, known = placement("b small-2", replicas=2), sizings()

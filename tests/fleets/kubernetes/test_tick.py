@@ -69,6 +69,7 @@ def test_a_restarted_container_and_a_label_edited_by_hand_are_put_right(stage: S
     stage.ticks_until(config, lambda: len(stage.serving("echo")) == 2 and bool(stage.serving("other")))
     crashed, edited = sorted(stage.serving("echo"))
     stage.kubelet.crash(crashed)
+    eventually(lambda: "starting" in [r.state for r in stage.cluster.fleet(config).replicas()])
     stage.kubelet.restart(crashed)
     eventually(lambda: [r.state for r in stage.cluster.fleet(config).replicas()] == ["ready"] * 2)
     stage.cluster.label(edited, "model.triton-placement/echo", None)
