@@ -37,7 +37,7 @@ def _assignments(table: Table, changes: Changes) -> tuple[Assignment, ...]:
 
 def _weight(table: Table, model: int, spot: int) -> float:
     """Rounded, as a gateway keeps it: so the next tick wants the same."""
-    return round(table.weights[model].get(spot, 1.0), 3) if model in table.weights else 1.0
+    return round(table.weight(model, spot), 3)
 
 
 def _surplus(table: Table, changes: Changes) -> dict[tuple[str, str], Reason]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ class Before:
     is_added: bool
     at: tuple[int, int]
     """Where the copy that goes is in the lists of its model and of its replica."""
-    weights: Mapping[int, float] | None
+    weights: Floats | None
     touched: list[int]
     """Replicas whose compute changes."""
     free_compute: Floats

@@ -165,7 +165,7 @@ class Shares:
 
     def _split(self, model: int, held: Ints, rate: Floats) -> None:
         before = self.table.free_compute[held]
-        self.table.weigh(model, dict(zip(held.tolist(), (rate / rate.mean()).tolist(), strict=True)))
+        self.table.weigh(model, rate / rate.mean())
         self.shifted.add(model)
         self._changed(held[self.table.free_compute[held] > before].tolist())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
 from itertools import chain
 
 import numpy as np
@@ -51,9 +50,9 @@ class Table:
         """By model, the replicas of those."""
         self.present = set(zip(there.model.tolist(), there.replica.tolist(), strict=True))
         """(model, replica) of the copies that are there."""
-        self.weights: dict[int, Mapping[int, float]] = {}
-        """By model whose copies do not all weigh the same, the weight by replica, 1 on average; in the order of the
-        model's replicas, of which those that have come since are not in it."""
+        self.weights: dict[int, Floats] = {}
+        """By model whose copies do not all weigh the same: (count,) 1 on average, in the order of its replicas. Never
+        changed in place."""
         # single elements of a list are read several times faster than those of an array
         self._copies: list[int] = wants.copies.tolist()
         self._demand_rps: list[float] = wants.demand_rps.tolist()
@@ -120,7 +119,12 @@ class Table:
 
     def rate_at(self, model: int, replica: int, extra: int = 0) -> float:
         """Requests a second that a copy there gets, with so many copies more; NaN: unknown."""
-        return self._demand_rps[model] / self.divisor(model, extra) * self.weights.get(model, {}).get(replica, 1.0)
+        return self._demand_rps[model] / self.divisor(model, extra) * self.weight(model, replica)
+
+    def weight(self, model: int, replica: int) -> float:
+        """Of one copy, 1 on average; 1 if it is yet to come."""
+        weights, held = self.weights.get(model), self.replicas_of[model]
+        return 1.0 if weights is None or replica not in held else weights.item(held.index(replica))
 
     def compute_at(self, model: int, replica: int, extra: int = 0) -> float:
         """Device-seconds a second of a copy in one replica: numbers take a fraction of the time of arrays of one."""
@@ -148,31 +152,25 @@ class Table:
         if weights is None or math.isnan(self._demand_rps[model]):
             return 1.0
         if replicas is self.replicas_of[model]:
-            return self._weights(model)
-        names = replicas if isinstance(replicas, list) else replicas.tolist()
-        get = weights.get
-        return np.array([get(replica, 1.0) for replica in names])
+            return weights
+        found = np.ones(len(self.models_in))
+        found[self.replicas_of[model]] = weights
+        return found[replicas]
 
-    def _weights(self, model: int) -> Floats:
-        """(count,) of all its copies, in the order of its replicas."""
-        weights, found = self.weights.get(model, {}), np.ones(len(self.replicas_of[model]))
-        found[: len(weights)] = np.fromiter(weights.values(), np.float64, len(weights))
-        return found
-
-    def weigh(self, model: int, weights: Mapping[int, float]) -> None:
-        """Split the model's requests over its copies by these weights, 1 on average; empty: evenly."""
+    def weigh(self, model: int, weights: Floats | None) -> None:
+        """Split the model's requests over its copies by these weights, (count,) 1 on average; None: evenly."""
         self._journal.append(Before.weigh(self, model))
         self._split(model, weights)
 
-    def _split(self, model: int, weights: Mapping[int, float]) -> None:
+    def _split(self, model: int, weights: Floats | None) -> None:
         held = self.replicas_of[model]
-        if not (weights or model in self.weights) or not held:
+        if (weights is None and model not in self.weights) or not held:
             return
         spots, before = self.problem.spots, self._weight(model, held)
-        if weights:
-            self.weights[model] = weights
+        if weights is None:
+            self.weights.pop(model)
         else:
-            self.weights.pop(model, None)
+            self.weights[model] = weights
         even, room = self.compute_by_pool(model)[spots.pool[held]], spots.room_compute[held]
         self.free_compute[held] += np.minimum(even * before, room) - np.minimum(even * self._weight(model, held), room)
 
@@ -183,15 +181,15 @@ class Table:
         mean = np.bincount(models, weights, len(wants.names)) / np.maximum(self.counts, 1)
         weight = weights / mean[models]
         is_uneven = np.isin(models, models[np.abs(weight - 1) > EQUAL])
-        shares: dict[int, dict[int, float]] = defaultdict(dict)
+        shares: dict[int, list[float]] = defaultdict(list)
         rows = (models.tolist(), replicas.tolist(), weight.tolist(), is_uneven.tolist())
         for model, replica, share, is_weighed in zip(*rows, strict=True):
             self.replicas_of[model].append(replica)
             self.models_in[replica].append(model)
             self.going_of[model].remove(replica)
             if is_weighed:
-                shares[model][replica] = share
-        self.weights.update(shares)
+                shares[model].append(share)
+        self.weights.update((model, np.array(its)) for model, its in shares.items())
         weight[np.isnan(wants.demand_rps[models]) | ~is_uneven] = 1.0
         compute = self.compute_of_all()[models, spots.pool[replicas]] * weight
         footprint = wants.footprint_bytes[models, spots.pool[replicas]]
@@ -204,6 +202,8 @@ class Table:
         self._journal.append(Before.add(self, model, replica))
         self._resize(model, 1)
         self.replicas_of[model].append(replica)
+        if (weights := self.weights.get(model)) is not None:
+            self.weights[model] = np.append(weights, 1.0)
         self.counts[model] += 1
         self.models_in[replica].append(model)
         self.free_compute[replica] -= self.compute_at(model, replica)
@@ -218,9 +218,9 @@ class Table:
         self._journal.append(Before.remove(self, model, replica))
         held = self.replicas_of[model]
         self.free_compute[replica] += self.compute_at(model, replica)
+        if (weights := self.weights.get(model)) is not None:
+            self.weights[model] = weights = np.delete(weights, held.index(replica))
         held.remove(replica)
-        if weights := self.weights.get(model):
-            self.weights[model] = {other: weight for other, weight in weights.items() if other != replica}
         self.counts[model] -= 1
         self.models_in[replica].remove(model)
         self._resize(model, -1)
@@ -229,11 +229,12 @@ class Table:
         if (model, replica) in self.present:
             self.going_of[model].add(replica)
             self.going_bytes[replica] += footprint
-        if weights and held:
-            shares = self._weights(model)
-            left = dict(zip(held, (shares / shares.mean()).tolist(), strict=True))
-            self._split(model, left if any(abs(weight - 1) > EQUAL for weight in left.values()) else {})
-        elif weights:
+        if weights is None:
+            return
+        if held:
+            left = weights / weights.mean()
+            self._split(model, left if (np.abs(left - 1) > EQUAL).any() else None)
+        else:
             self.weights.pop(model)
 
     def _resize(self, model: int, sign: int) -> None:

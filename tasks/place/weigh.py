@@ -61,7 +61,7 @@ def _even(table: Table, changes: Changes, model: int) -> None:
     """Equal weights, if no replica that gets more then is left with less room than noise."""
     held = np.array(table.replicas_of[model], dtype=np.int64)
     mark, before = table.mark(), table.compute_in(model, held)
-    table.weigh(model, {})
+    table.weigh(model, None)
     grown = table.compute_in(model, held) > before
     noise, spots = table.problem.noise, table.problem.spots
     has_room = table.free_compute[held] >= spots.room_compute[held] * noise - SLACK

@@ -123,8 +123,8 @@ def test_what_cannot_move_or_need_not_stays(world: World) -> None:
     before = {(c.model, c.replica): c.weight for c in world.seen().fleet.copies}
     assert changes.weighed == {}
     for (model, replica), weight in before.items():
-        weights = table.weights.get(table.problem.wants.names.index(model), {})
-        assert weights.get(table.problem.spots.names.index(replica), 1.0) == pytest.approx(weight, abs=0.001)
+        copy = table.problem.wants.names.index(model), table.problem.spots.names.index(replica)
+        assert table.weight(*copy) == pytest.approx(weight, abs=0.001)
 
 
 def test_running_sums_are_those_of_the_rates_whatever_is_done_and_undone() -> None:
@@ -140,7 +140,8 @@ def test_running_sums_are_those_of_the_rates_whatever_is_done_and_undone() -> No
     def state() -> tuple[object, ...]:
         lists = [list(those) for those in (*table.replicas_of, *table.models_in)]
         sums = (table.free_compute, table.free_bytes, table.going_bytes, table.counts)
-        return lists, dict(table.weights), {m: set(at) for m, at in table.going_of.items()}, [a.tolist() for a in sums]
+        weights = {model: its.tolist() for model, its in table.weights.items()}
+        return lists, weights, {m: set(at) for m, at in table.going_of.items()}, [a.tolist() for a in sums]
 
     before, mark = state(), table.mark()
     assert table.free_compute.round(9).tolist() == asked()
@@ -150,7 +151,7 @@ def test_running_sums_are_those_of_the_rates_whatever_is_done_and_undone() -> No
     assert table.free_compute.round(9).tolist() == asked()
     table.add(0, 1)
     assert rates(table, "a") == [round(12 / 3 * w, 2) for w in (0.4 / 0.9, 1.0, 1.4 / 0.9)]
-    table.weigh(0, {})
+    table.weigh(0, None)
     assert rates(table, "a") == [4.0, 4.0, 4.0]
     assert table.free_compute.round(9).tolist() == asked()
     table.undo(mark)
