@@ -7,9 +7,9 @@ import numpy as np
 from tasks.place.problem import Floats
 from tasks.place.table import EQUAL, SLACK, Table
 
-Harm = tuple[int, int]
-"""Copies beyond their capacity, copies in a replica beyond its target."""
-HARMLESS: Harm = (0, 0)
+Harm = tuple[float, int]
+"""Requests a second beyond the copies' capacity, copies in a replica beyond its target."""
+HARMLESS: Harm = (0.0, 0)
 TRIED = 4
 """Copies, the least valuable of equal state, of which one may go: a hot model has hundreds."""
 
@@ -123,15 +123,15 @@ def _light(table: Table, model: int, replicas: list[int]) -> list[int]:
 
 
 def _harm(table: Table, model: int, replica: int) -> Harm:
-    """How many of its other copies, all larger without this one, would be beyond their capacity, which takes a load to
+    """How far its other copies, all larger without this one, would be beyond their capacity, which takes a load to
     mend, and how many in a replica beyond its target, which another model's copy may leave."""
     wants, spots = table.problem.wants, table.problem.spots
     if not wants.demand_rps[model] > 0:
         return HARMLESS
     mark, held = table.mark(), table.replicas_of[model]
     table.remove(model, replica)
-    is_over = table.rate_rps(model, held) > wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK)
-    harm = int(is_over.sum()), int((table.free_compute[held] < -SLACK).sum())
+    over_rps = table.rate_rps(model, held) - wants.capacity_rps[model][spots.pool[held]] * (1 + SLACK)
+    harm = round(float(np.maximum(over_rps, 0.0).sum()), 6), int((table.free_compute[held] < -SLACK).sum())
     table.undo(mark)
     return harm
 

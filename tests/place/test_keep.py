@@ -58,6 +58,15 @@ def test_of_copies_beyond_the_maximum_the_one_goes_whose_going_harms_least(busy:
     assert {a.replica for a in placed.assignments if a.model == "a"} == {"small-0", "small-1"} - {busy}
 
 
+def test_of_copies_beyond_the_maximum_the_one_goes_that_leaves_least_beyond_the_others_capacity() -> None:
+    """15 req/s over copies that serve 6: 7.5 and 7.5 are 3 beyond it, 2.5 and 12.5 would be 6.5 in one copy."""
+    seen = fleet("a small-0 serving 0.2", "a small-1 serving", "a small-2 serving", pool=POOL)
+    two = replace(seen, models=tuple(replace(model, max_copies=2) for model in seen.models), splits_by_weight=True)
+    sizings = [Sizing(m, 2 * (m == "a"), 15.0 * (m == "a"), {"small": 6.0}, WHY) for m in "abcde"]
+    placed = place(Observation(NOW, two), sizings, Limits())
+    assert [a.replica for a in placed.assignments if a.model == "a"] == ["small-1", "small-2"]
+
+
 def test_copies_in_several_busy_replicas_go_together_where_none_can_go_alone() -> None:
     """b takes 17 x 50 ms = 0.85 of two replicas. a's 0.2 in three copies bring them to 0.917 > 0.9, and without the one
     of them to 0.95 in the other; without both a is alone where it is."""
