@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tasks.decision import Placement, Sizing
 from tasks.place.answer import answer
+from tasks.place.collector import collector_paused
 from tasks.place.engine import solve
 from tasks.place.explain import cost, explain
 from tasks.place.read import read
@@ -14,6 +15,7 @@ from tasks.world import Limits, Observation
 __all__ = ["cost", "explain", "place"]
 
 
+@collector_paused()
 def place(observation: Observation, sizings: Sequence[Sizing], limits: Limits) -> Placement:
     """Keep what is there and good, place what is missing, then give up the replicas that are not needed.
 

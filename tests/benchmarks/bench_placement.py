@@ -22,6 +22,7 @@ from tasks.place import place
 from tasks.place.answer import answer
 from tasks.place.bound import market, prices
 from tasks.place.changes import Changes
+from tasks.place.collector import collector_paused
 from tasks.place.engine import solve
 from tasks.place.keep import keep
 from tasks.place.problem import Problem
@@ -186,11 +187,13 @@ def drift(world: World, demand: NDArray[np.float64], ticks: int) -> None:
         demand *= total / demand.sum()
         seen, sized = world.seen(), sizings(pools, models, demand)
         start = perf_counter()
-        problem = replace(read(seen, sized, LIMITS), noise=0.0, loads=max(LOADS, int(LOADS_SHARE * len(world.copies))))
-        middle = perf_counter()
-        table, changes = solve(problem)
-        end = perf_counter()
-        placed = answer(table, seen.fleet, changes)
+        loads_most = max(LOADS, int(LOADS_SHARE * len(world.copies)))
+        with collector_paused():  # as place does it
+            problem = replace(read(seen, sized, LIMITS), noise=0.0, loads=loads_most)
+            middle = perf_counter()
+            table, changes = solve(problem)
+            end = perf_counter()
+            placed = answer(table, seen.fleet, changes)
         solve_s.append(end - middle)
         tick_s.append(perf_counter() - start)
         loads.append(world.loads(placed) / len(placed.assignments))
