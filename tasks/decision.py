@@ -158,7 +158,8 @@ class Placement:
     pool_reasons: Mapping[str, Reason] | None = None
     """Why a pool's count should change."""
     surplus: Mapping[tuple[str, str], Reason] | None = None
-    """Why a copy (model, replica) that is there should not be; missing: surplus."""
+    """Why a copy (model, replica) that is there should not be, in the order in which they were given up; missing:
+    surplus."""
     holds: tuple[Hold, ...] = ()
     weight_reasons: Mapping[str, Reason] | None = None
     """Why a model's weights should change; missing: they stay, or follow from its copies."""

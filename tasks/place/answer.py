@@ -41,14 +41,17 @@ def _weight(table: Table, model: int, spot: int) -> float:
 
 
 def _surplus(table: Table, changes: Changes) -> dict[tuple[str, str], Reason]:
-    """Why each copy that is there and should not be goes."""
+    """Why each copy that is there and should not be goes, in the order in which they were given up; first those that
+    never could stay."""
     there, names, spots = table.problem.there, table.problem.wants.names, table.problem.spots.names
+    turn = {copy: n for n, copy in enumerate(table.given_up())}
+    rows = zip(there.model.tolist(), there.replica.tolist(), there.worth.tolist(), strict=True)
+    going = [(m, replica) for m, replica, worth in rows if worth < 4 and replica in table.going_of.get(m, ())]
     found = {}
-    for model, replica, worth in zip(there.model.tolist(), there.replica.tolist(), there.worth.tolist(), strict=True):
-        if worth < 4 and replica in table.going_of.get(model, ()):
-            sizing = table.problem.sizings[model]
-            why = changes.displaced.get((model, replica)) or changes.gone.get(replica)
-            found[names[model], spots[replica]] = why or Reason("surplus", f"{sizing.copies} wanted: {sizing.reason}")
+    for model, replica in sorted(going, key=lambda copy: turn.get(copy, -1)):
+        sizing = table.problem.sizings[model]
+        why = changes.displaced.get((model, replica)) or changes.gone.get(replica)
+        found[names[model], spots[replica]] = why or Reason("surplus", f"{sizing.copies} wanted: {sizing.reason}")
     return found
 
 

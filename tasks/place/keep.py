@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.place.problem import Floats
 from tasks.place.table import EQUAL, SLACK, Table
 
 Harm = tuple[float, int]
@@ -31,9 +30,8 @@ def trim(table: Table) -> None:
     surplus = [model for model, held in enumerate(table.replicas_of) if len(held) > copies[model]]
     if surplus:
         worth = _worth(table, surplus)
-        crowd = np.array([len(models) for models in table.models_in])
         for model in surplus:
-            _trim(table, model, worth, crowd)
+            _trim(table, model, worth)
 
 
 def shed(table: Table) -> None:
@@ -58,10 +56,11 @@ def _worth(table: Table, models: list[int]) -> dict[tuple[int, int], int]:
     return {(model, replica): worth for model, replica, worth in zip(*columns, strict=True)}
 
 
-def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Floats) -> None:
+def _trim(table: Table, model: int, worth: dict[tuple[int, int], int]) -> None:
+    """Each copy that goes is chosen as if those before it had never been: where a tick ends after some of them, the
+    next one goes on with the same."""
     wants = table.problem.wants
-    order = _best_first(table, model, worth, crowd)
-    while len(order) > wants.copies[model]:
+    while len(order := _best_first(table, model, worth)) > wants.copies[model]:
         least = worth.get((model, order[-1]), 4)
         equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
         is_sure = model not in table.weights
@@ -74,7 +73,6 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Fl
             return
         for replica in together:
             table.remove(model, replica)
-            order.remove(replica)
 
 
 def _may_go_together(table: Table, model: int, worth: dict[tuple[int, int], int]) -> list[int]:
@@ -136,7 +134,7 @@ def _harm(table: Table, model: int, replica: int) -> Harm:
     return harm
 
 
-def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int], crowd: Floats) -> list[int]:
+def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int]) -> list[int]:
     """The model's replicas: where it serves, is ready, is loading, is failing, is not yet; then those that are not over
     their target; then far from those before it in the list; then where most copies are, so that the emptiest can go;
     then by name."""
@@ -144,6 +142,7 @@ def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int], cro
     held = np.array(table.replicas_of[model], dtype=np.int64)
     over = table.free_compute[held] < -(spots.room_compute[held] * table.problem.noise + SLACK)
     key = {r: (worth.get((model, r), 4), is_over) for r, is_over in zip(held.tolist(), over.tolist(), strict=True)}
+    crowd = {replica: len(table.models_in[replica]) for replica in key}
     rest = sorted(key, key=lambda r: (key[r], -crowd[r], r))
     if all(spots.zone[replica] < 0 for replica in rest):
         return rest

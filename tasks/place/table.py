@@ -257,6 +257,16 @@ class Table:
         """Replicas whose copies or compute have changed since the mark."""
         return {replica for before in self._journal[mark:] for replica in before.touched}
 
+    def given_up(self) -> list[tuple[int, int]]:
+        """(model, replica) of the copies that were taken off and are off, in that order."""
+        found: dict[tuple[int, int], None] = {}
+        for before in self._journal:
+            if before.replica >= 0:
+                found.pop(copy := (before.model, before.replica), None)
+                if not before.is_added:
+                    found[copy] = None
+        return list(found)
+
     def undo(self, mark: int) -> None:
         """Take back every change since the mark: nothing of it is left."""
         while len(self._journal) > mark:

@@ -115,7 +115,8 @@ def _coming(assignment: Assignment, replica: Replica, copy: Copy | None, model: 
 
 
 def going(observation: Observation, placement: Placement) -> list[Change]:
-    """The copies that should not be there, in replicas that can be worked on: first in those that should go."""
+    """The copies that should not be there, in replicas that can be worked on: first in those that should go, then in
+    the order in which the placement gave them up, so that after half of them it gives up the others."""
     fleet = observation.fleet
     wanted = {(assignment.model, assignment.replica) for assignment in placement.assignments}
     replica_by_name, model_by_name = fleet.replica_by_name, fleet.model_by_name
@@ -133,7 +134,8 @@ def going(observation: Observation, placement: Placement) -> list[Change]:
         found.append(
             Change(copy.model, copy.replica, kinds, reason, footprint, copy.is_serving, is_filled=copy.state in FILLED)
         )
-    return sorted(found, key=lambda c: (c.replica not in leaving, c.replica, c.model))
+    turn = {copy: n for n, copy in enumerate(placement.surplus or {})}
+    return sorted(found, key=lambda c: (c.replica not in leaving, turn.get(c.key, len(turn)), c.replica, c.model))
 
 
 def _ways_out(copy: Copy, replica: Replica | None) -> tuple[StepKind, ...] | None:

@@ -8,6 +8,7 @@ import pytest
 
 from tasks.decision import Sizing
 from tasks.place import place
+from tasks.plan import plan
 from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
 from tests.plan import POOL, WHY, fleet
 from tests.worlds import NOW
@@ -65,6 +66,19 @@ def test_of_copies_beyond_the_maximum_the_one_goes_that_leaves_least_beyond_the_
     sizings = [Sizing(m, 2 * (m == "a"), 15.0 * (m == "a"), {"small": 6.0}, WHY) for m in "abcde"]
     placed = place(Observation(NOW, two), sizings, Limits())
     assert [a.replica for a in placed.assignments if a.model == "a"] == ["small-1", "small-2"]
+
+
+def test_surplus_copies_go_in_the_order_in_which_they_were_given_up() -> None:
+    """The emptiest replica's first, whatever its name: where the budget ends after one, the next tick goes on."""
+    carried = ("a c", "a b", "a")
+    there = [f"{m} small-{n} serving" for n, models in enumerate(carried) for m in models.split()]
+    seen = fleet(*there, pool=replace(POOL, min_replicas=3))
+    copies = {"a": 1, "b": 1, "c": 1}
+    sizings = [Sizing(m, copies.get(m, 0), 1.0 * (m in copies), {"small": 20.0}, WHY) for m in "abcde"]
+    placed = place(Observation(NOW, seen), sizings, Limits())
+    assert list(placed.surplus or {}) == [("a", "small-2"), ("a", "small-1")]
+    first = plan(Observation(NOW, seen), placed, sizings, Limits(budget=1))
+    assert [str(step) for step in first.steps] == ["unroute a small-2", "drain a small-2", "unload a small-2"]
 
 
 def test_copies_in_several_busy_replicas_go_together_where_none_can_go_alone() -> None:
