@@ -19,6 +19,7 @@ from tasks.place.squeeze import squeeze
 from tasks.place.table import Table
 from tasks.place.weigh import weigh
 from tasks.place.whole import cheapest_whole
+from tasks.place.worth import Worth
 
 MANY = 16
 """Copies missing: so many, and more than a share of all, are placed together, each where it is cheapest for the fleet;
@@ -39,10 +40,19 @@ CALM_SHARE = 0.05
 
 def solve(problem: Problem) -> tuple[Table, Changes]:
     """The table of the copies that should be, and what changes for which reason."""
-    table, changes = _start(problem)
+    table, changes, shares = repair(problem)
+    improve(table, changes, shares)
+    return table, changes
+
+
+def repair(problem: Problem) -> tuple[Table, Changes, Shares]:
+    """What is missing has a place, and what is asked too much is relieved, as far as that can be; by the fewest new
+    replicas."""
+    worth = Worth(problem)
+    table, changes = _start(problem, worth)
     total = int(problem.wants.copies.sum())
     if is_new := _missing(table) > max(MANY, MANY_SHARE * total):
-        table, changes = _constructed(problem, _sizes(problem, total))
+        table, changes = _constructed(problem, worth, _sizes(problem, total))
     shares = Shares(table)
     weigh(shares, changes)
     fill(table, changes)
@@ -50,17 +60,21 @@ def solve(problem: Problem) -> tuple[Table, Changes]:
     relieve(shares, changes)
     if not is_new:
         squeeze(table, changes)
-    is_calm = not changes.refused and len(changes.placed) <= CALM_SHARE * total
+    return table, changes, shares
+
+
+def improve(table: Table, changes: Changes, shares: Shares) -> None:
+    """What is not needed is given up, for a cheaper fleet."""
+    is_calm = not changes.refused and len(changes.placed) <= CALM_SHARE * int(table.problem.wants.copies.sum())
     is_beyond = is_calm and over_maximum(table, changes)
     spare(table, changes)
     if is_calm and not is_beyond:
         consolidate(table, changes)
     weigh(shares, changes)
-    return table, changes
 
 
-def _start(problem: Problem) -> tuple[Table, Changes]:
-    table = Table(problem)
+def _start(problem: Problem, worth: Worth) -> tuple[Table, Changes]:
+    table = Table(problem, worth)
     keep(table)
     trim(table)
     shed(table)
@@ -76,14 +90,14 @@ def _sizes(problem: Problem, total: int) -> tuple[float, ...]:
     return sizes if total <= SMALL else sizes[:1]
 
 
-def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Changes]:
+def _constructed(problem: Problem, worth: Worth, sizes: tuple[float, ...]) -> tuple[Table, Changes]:
     """The best of some ways to place many copies: most copies placed, then the cheapest fleet; where shares can shift
     the first that costs hardly more."""
-    worth: Prices = prices(problem)
+    best: Prices = prices(problem)
     found: tuple[tuple[int, float], Table, Changes] | None = None
     for size in sizes:
-        table, changes = _start(problem)
-        construct(table, changes, worth, size)
+        table, changes = _start(problem, worth)
+        construct(table, changes, best, size)
         squeeze(table, changes)
         rank = _missing(table) + len(table.uneven()), float(problem.spots.cost_per_hour[table.is_on].sum())
         least = (rank[0], rank[1] * (1 + HARDLY * problem.splits_by_weight))
@@ -93,7 +107,7 @@ def _constructed(problem: Problem, sizes: tuple[float, ...]) -> tuple[Table, Cha
     (missing, cost), table, changes = found
     if missing or len(problem.wants.names) > FEW:
         return table, changes
-    return cheapest_whole(lambda: _start(problem), worth, cost) or (table, changes)
+    return cheapest_whole(lambda: _start(problem, worth), best, cost) or (table, changes)
 
 
 def _missing(table: Table) -> int:

@@ -19,7 +19,7 @@ objective, its queue grows all the time, and its requests fail before long."""
 def hurry(table: Table, changes: Changes) -> None:
     """Copies up to that share, as many as the tick may load; what is worth most, then what is short most, first."""
     wants, names = table.problem.wants, table.problem.spots.names
-    for model in _short(table).tolist():
+    for model in _short(table).tolist() if table.takes.any() else ():
         there, wanted = table.count(model), int(wants.copies[model])
         while table.count(model) < ENOUGH * wanted and len(changes.placed) < table.problem.loads:
             if (spot := find(table, model)) is not None:

@@ -28,9 +28,10 @@ class Table:
     1, the mean of the others.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, worth: Worth | None = None) -> None:
+        """``worth``: the problem's, where another table of it is there already."""
         wants, spots, there = problem.wants, problem.spots, problem.there
-        self.problem, self.worth = problem, Worth(problem)
+        self.problem, self.worth = problem, worth or Worth(problem)
         self.replicas_of: list[list[int]] = [[] for _ in wants.names]
         self.counts: Ints = np.zeros(len(wants.names), dtype=np.int64)
         """(M,) copies that should be: the lengths of those lists."""

@@ -85,8 +85,9 @@ def _fleets(problem: Problem, worth: Prices, is_on: Flags, most_cost: float) -> 
             replace(pool, min_replicas=count, max_replicas=count, replicas=count)
             for pool, count in zip(problem.pools, (new[n] + there).tolist(), strict=True)
         )
-        found = prices(replace(problem, pools=exactly), evaluations=0)
-        if found.bound_per_hour <= cost[n] + 1e-6:
+        most = cost[n] + 1e-6
+        found = prices(replace(problem, pools=exactly), evaluations=0, enough_per_hour=most)
+        if found.bound_per_hour <= most:
             yield new[n], found
 
 
