@@ -231,8 +231,8 @@ def test_the_room_that_a_load_leaves_takes_shares_before_another_load() -> None:
 
 
 def test_from_scratch_hot_models_get_smaller_copies_that_cost_hardly_more() -> None:
-    pools, models, share = instance(150, 30)
-    sized = sizings(pools, models, share * 3_000.0)
+    pools, models, share = instance(200, 40)
+    sized = sizings(pools, models, share * 4_000.0)
     even, weighed = (
         place(Bench(pools, models, splits_by_weight).seen(), sized, Limits()) for splits_by_weight in (False, True)
     )
