@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from tasks.place.table import EQUAL, SLACK, Table
@@ -57,8 +59,8 @@ def _worth(table: Table, models: list[int]) -> dict[tuple[int, int], int]:
 
 
 def _trim(table: Table, model: int, worth: dict[tuple[int, int], int]) -> None:
-    """Each copy that goes is chosen as if those before it had never been: where a tick ends after some of them, the
-    next one goes on with the same."""
+    """Each copy that goes is chosen as if those before it had never been: where a tick ends after some of a model's,
+    the next one goes on with the others."""
     wants = table.problem.wants
     while len(order := _best_first(table, model, worth)) > wants.copies[model]:
         least = worth.get((model, order[-1]), 4)
@@ -146,12 +148,16 @@ def _best_first(table: Table, model: int, worth: dict[tuple[int, int], int]) -> 
     rest = sorted(key, key=lambda r: (key[r], -crowd[r], r))
     if all(spots.zone[replica] < 0 for replica in rest):
         return rest
+    queues: dict[int, deque[int]] = {}
+    for replica in rest:
+        queues.setdefault(int(spots.zone[replica]), deque()).append(replica)
     order: list[int] = []
-    taken: dict[int, int] = {}
-    while rest:
-        best = min(rest, key=lambda r: (key[r], taken.get(int(spots.zone[r]), 0), -crowd[r], r))
-        rest.remove(best)
-        order.append(best)
-        if spots.zone[best] >= 0:
-            taken[int(spots.zone[best])] = taken.get(int(spots.zone[best]), 0) + 1
+    taken = dict.fromkeys(queues, 0)
+    while queues:
+        # each zone's next best
+        zone = min(queues, key=lambda zone: (key[r := queues[zone][0]], taken[zone], -crowd[r], r))
+        order.append(queues[zone].popleft())
+        taken[zone] += zone >= 0
+        if not queues[zone]:
+            del queues[zone]
     return order

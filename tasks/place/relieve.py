@@ -7,7 +7,7 @@ import numpy as np
 from tasks.decision import Reason
 from tasks.place.changes import Changes, Move
 from tasks.place.mend import relieve_by_exchange
-from tasks.place.seek import addable, find
+from tasks.place.seek import addable, find, fits
 from tasks.place.shares import Shares
 from tasks.place.table import SLACK, Table
 from tasks.place.weigh import lighten
@@ -41,7 +41,7 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
     pinned = table.problem.wants.is_pinned
     stay = {model for model in models if pinned[model] or (model, spot) in changes.urgent}
     movable = [model for model in _smallest_that_helps(share, -table.free_compute[spot]) if model not in stay]
-    if (move := _cheapest(table, spot, movable)) is not None:
+    if (move := _back(table, spot, movable) or _cheapest(table, spot, movable)) is not None:
         return _move(table, changes, move, busy)
     hot = _by_relief(table, share)
     for model in hot:
@@ -56,6 +56,15 @@ def _step(table: Table, changes: Changes, spot: int) -> bool:
     (model, is_more), to = min(new.items(), key=lambda one: table.problem.spots.cost_per_hour[one[1]])
     table.switch_on(to)
     return _add(table, changes, (model, to), busy) if is_more else _move(table, changes, (model, spot, to), busy)
+
+
+def _back(table: Table, spot: int, movable: list[int]) -> Move | None:
+    """To where a copy is there that was given up: no load. None: there is none, or no room."""
+    for model in movable:
+        for to in sorted(table.going_of.get(model, ())):
+            if fits(table, model, to, extra=0):
+                return model, spot, to
+    return None
 
 
 def _cheapest(table: Table, spot: int, movable: list[int]) -> Move | None:
@@ -98,8 +107,11 @@ def _move(table: Table, changes: Changes, move: Move, busy: str) -> bool:
     if (model, spot) in table.present:
         changes.displaced[model, spot] = Reason("moved", busy)
     changes.placed.pop((model, spot), None)
-    code = "replica_wanted" if table.problem.spots.is_new[to] else "moved"
-    changes.placed[model, to] = Reason(code, busy)
+    if (model, to) in table.present:
+        changes.displaced.pop((model, to), None)
+    else:
+        code = "replica_wanted" if table.problem.spots.is_new[to] else "moved"
+        changes.placed[model, to] = Reason(code, busy)
     return True
 
 

@@ -29,9 +29,10 @@ def find(table: Table, model: int, extra: int = 1, margin: float = 0.0) -> int |
     return None
 
 
-def fits(table: Table, model: int, spot: int) -> bool:
+def fits(table: Table, model: int, spot: int, extra: int = 1) -> bool:
     """Whether :func:`find` might choose this replica for one more copy, once what should not be there is unloaded."""
-    able = table.has_compute(model) & table.has_capacity(model) & table.has_memory(model, counts_going=False)
+    able = table.has_compute(model, extra) & table.has_capacity(model, extra)
+    able &= table.has_memory(model, counts_going=False)
     return bool(able[spot])
 
 

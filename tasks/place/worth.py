@@ -10,7 +10,7 @@ from tasks.place.bound import prices, rooms
 from tasks.place.problem import Floats, Problem
 
 ROUNDS, EVALUATIONS = 40, 10_000
-"""Of the price search, at least. Only which pool is cheaper matters here: in 150 ticks of drift 50 and 500 models cost
+"""Of the price search, see there. Only which pool is cheaper matters here: in 150 ticks of drift 50 and 500 models cost
 as much, and took as many loads, with 25, 50, 100 and 300 rounds."""
 
 

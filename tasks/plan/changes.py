@@ -115,12 +115,11 @@ def _coming(assignment: Assignment, replica: Replica, copy: Copy | None, model: 
 
 
 def going(observation: Observation, placement: Placement) -> list[Change]:
-    """The copies that should not be there, in replicas that can be worked on: first in those that should go, then in
-    the order in which the placement gave them up, so that after half of them it gives up the others."""
+    """The copies that should not be there, in replicas that can be worked on: in the order in which the placement gave
+    them up, so that after some of them it gives up the others."""
     fleet = observation.fleet
     wanted = {(assignment.model, assignment.replica) for assignment in placement.assignments}
     replica_by_name, model_by_name = fleet.replica_by_name, fleet.model_by_name
-    leaving = {name for name, _ in placement.leaving}
     found = []
     for copy in fleet.copies:
         replica = replica_by_name.get(copy.replica)
@@ -135,7 +134,7 @@ def going(observation: Observation, placement: Placement) -> list[Change]:
             Change(copy.model, copy.replica, kinds, reason, footprint, copy.is_serving, is_filled=copy.state in FILLED)
         )
     turn = {copy: n for n, copy in enumerate(placement.surplus or {})}
-    return sorted(found, key=lambda c: (c.replica not in leaving, turn.get(c.key, len(turn)), c.replica, c.model))
+    return sorted(found, key=lambda c: (turn.get(c.key, -1), c.replica, c.model))
 
 
 def _ways_out(copy: Copy, replica: Replica | None) -> tuple[StepKind, ...] | None:

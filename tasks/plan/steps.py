@@ -78,9 +78,11 @@ def _leaving(fleet: Fleet, placement: Placement) -> Iterator[tuple[Replica, Reas
     for replica in fleet.replicas:
         if replica.name in chosen:
             yield replica, chosen[replica.name]
+        elif replica.pool not in pools or replica.state is not ReplicaState.LEAVING:
+            continue
         elif replica.is_superseded:
             yield replica, Reason("superseded", replica.detail)
-        elif replica.state is ReplicaState.LEAVING and replica.pool in pools and pools[replica.pool].is_scaled_by_us:
+        elif pools[replica.pool].is_scaled_by_us:
             yield replica, Reason("replica_spare", replica.detail or "it was leaving when this tick began")
 
 

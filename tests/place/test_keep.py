@@ -113,3 +113,20 @@ def test_a_copy_beyond_its_capacity_goes_rather_than_one_in_a_busy_replica() -> 
         ("a", "a10-0", "kept"),
         ("b", "a10-1", "kept"),
     }
+
+
+def test_a_busy_replica_is_relieved_by_a_copy_that_is_there_rather_than_by_a_load() -> None:
+    """One copy of a takes all of a replica, and e 0.1 of small-0. Of a's two small-1's is given up, since b is there,
+    too; then b's there goes as well: a is served from small-1, and e need not be loaded there."""
+    there = ("a small-0", "e small-0", "a small-1", "b small-1", "b small-2", "d small-2")
+    seen = fleet(*(f"{copy} serving" for copy in there), pool=replace(POOL, min_replicas=3))
+    one = replace(seen, models=tuple(replace(model, max_copies=1) for model in seen.models))
+    rps = {"a": 30.0, "b": 4.0, "d": 0.0, "e": 2.0}
+    sizings = [Sizing(m, int(m in rps), rps.get(m, 0.0), {"small": 10.0}, WHY) for m in "abcde"]
+    placed = place(Observation(NOW, one), sizings, Limits())
+    assert {(a.model, a.replica, a.reason.code) for a in placed.assignments} == {
+        ("a", "small-1", "kept"),
+        ("b", "small-2", "kept"),
+        ("d", "small-2", "kept"),
+        ("e", "small-0", "kept"),
+    }
