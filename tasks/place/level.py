@@ -18,6 +18,8 @@ def level(table: Table, changes: Changes) -> None:
     noise only: demand that trembles moves nothing."""
     for model in table.uneven(table.problem.noise).tolist():
         over = table.over_capacity(model, table.problem.noise)
+        if not over:  # exchanges for a model before it have mended it
+            continue
         why = _why(table, model, over[0])
         ways = sorted((_more(table, model), _moved(table, model, over)), key=lambda moves: len(moves) or np.inf)
         moves = ways[0] or _one_more(table, model)

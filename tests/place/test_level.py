@@ -8,6 +8,11 @@ import pytest
 
 from tasks.decision import Placement, Sizing
 from tasks.place import place
+from tasks.place.changes import Changes
+from tasks.place.keep import keep
+from tasks.place.level import level
+from tasks.place.read import read
+from tasks.place.table import Table
 from tasks.world import Copy, CopyState, Fleet, Limits, Model, Need, Objective, Observation, Pool, Replica
 from tests.place.checker import broken
 from tests.plan import WHY
@@ -131,3 +136,26 @@ def test_what_a_move_leaves_empty_takes_what_a_new_replica_was_to_hold() -> None
     answer = place(seen, sizings, Limits(saving_factor=0.0))
     assert {(a.model, a.replica) for a in answer.assignments} == {("m", "fast-0"), ("m", "fast+1"), ("n", "slow-0")}
     assert (answer.leaving, answer.replicas_by_pool) == ((), {"slow": 1, "fast": 2})
+
+
+def test_what_exchanges_for_another_model_have_mended_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """m and n have 20 req/s for a copy that serves 10; what makes room for m gives n a second copy."""
+    needs = {gpu: Need(GB, 1.0, compute_ms=0.01) for gpu in CAPACITY_RPS}
+    pools = tuple(Pool(gpu, gpu, 9 * GB, 1.0, 0, count, count) for gpu, count in (("slow", 2), ("fast", 0)))
+    replicas = tuple(Replica(f"slow-{n}", "slow", "slow", memory, 1.0) for n, memory in enumerate((9 * GB, GB // 2)))
+    copies = tuple(Copy(name, "slow-0", CopyState.READY, is_routed=True) for name in "mn")
+    models = tuple(Model(name, needs, Objective(50.0), max_copies=2) for name in "mn")
+    sizings = tuple(Sizing(name, 1, 20.0, CAPACITY_RPS, WHY) for name in "mn")
+    table = Table(read(Observation(NOW, Fleet(models, pools, replicas, copies)), sizings, Limits()))
+    keep(table)
+    asked = []
+
+    def give_n_another(table: Table, _changes: Changes, model: int) -> bool:
+        asked.append(model)
+        table.add(1, 1)
+        return True
+
+    monkeypatch.setattr("tasks.place.level.make_room", give_n_another)
+    level(table, Changes())
+    assert asked == [0]
+    assert table.replicas_of == [[0], [0, 1]]
