@@ -101,8 +101,7 @@ def prices(
     enough_per_hour: float = np.inf,
 ) -> Prices:
     """The best prices found; ``models``: (M,) for these alone, in an empty fleet. ``least``: steps at least, up to
-    ``MOST_ROUNDS``.
-    ``enough_per_hour``: a bound above it is as good as any.
+    ``MOST_ROUNDS``. ``enough_per_hour``: a bound above it is as good as any.
 
     A demand that is not known counts as what its copies may take.
     """

@@ -102,8 +102,7 @@ def _add(table: Table, changes: Changes, copy: tuple[int, int], busy: str) -> bo
 
 def _move(table: Table, changes: Changes, move: Move, busy: str) -> bool:
     model, spot, to = move
-    table.remove(model, spot)
-    table.add(model, to)
+    table.move(*move)
     if (model, spot) in table.present:
         changes.displaced[model, spot] = Reason("moved", busy)
     changes.placed.pop((model, spot), None)
