@@ -275,6 +275,11 @@ class Observation:
     """Age of the newest sample: ``demand:MODEL``, ``traffic:REPLICA``."""
     unknown: tuple[Unknown, ...] = ()
 
+    def has_demand(self, model: str) -> bool:
+        """Unless the newest known demand is none at all: unknown is not zero."""
+        known = self.demand.loc[self.demand["model"] == model, "demand_rps"].dropna()
+        return known.empty or float(known.iloc[-1]) > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -23,6 +23,7 @@ DEAD_AFTER_S = 90
 LEASE_S = 60
 RETENTION_S = 3 * 24 * 3600
 """A tick every 30 s leaves about 300 MB a day behind."""
+SLOT_WAIT_S = 2
 POOL = "local"
 AUTOMATION = "A run without heartbeats has crashed"
 DEPLOY_S = 120.0
@@ -48,6 +49,8 @@ def environment(state: State) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(RETENTION_S),
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{RETENTION_S}S",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # by default a run that finds another one acting is asked again only after half a minute
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": str(SLOT_WAIT_S),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tasks.act.order import run
 from tasks.act.steps import Hands
+from tasks.act.stop import Stop
 from tasks.config import Config
 from tasks.decision import Outcome, Plan
 from tasks.fleets import FleetUnreadableError, LiveFleet
@@ -27,16 +28,17 @@ def act(
     """Make the fleet's models known to the gateway, then execute the steps: replicas in parallel, one operation at a
     time within a replica, in the order of their needs.
 
-    No step starts later than ``limits.act_s``, nor once ``should_stop()``; what has started is finished. A step that
-    fails stops only what needs it. Never raises for a step: its outcome says what happened. ``on_outcome`` is called
+    No step starts later than ``limits.act_s``. Once ``should_stop()``, or when the last copy of a model is lost
+    (``Stop``), no step starts and none waits any longer. A step that fails stops only what needs it. Never raises for a step: its outcome says what happened. ``on_outcome`` is called
     with each outcome as it comes, on the caller's thread.
 
     Returns:
         One outcome a step, in the plan's order.
     """
     _declare(live, observation)
-    with Hands(live, observation) as hands:
-        return run(plan.steps, hands.do, config.limits.act_s, should_stop, on_outcome)
+    stop = Stop(plan, live, observation, should_stop)
+    with Hands(live, observation, stop) as hands:
+        return run(plan.steps, hands.do, config.limits.act_s, stop.look, on_outcome)
 
 
 def _declare(live: LiveFleet, observation: Observation) -> None:

@@ -13,7 +13,7 @@ from tasks.decision import Outcome, Result, Step
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
-"""Between two looks at the clock and at ``should_stop`` while steps are under way."""
+"""Between two looks at the clock and at ``why_stop`` while steps are under way."""
 AT_ONCE = 32
 """Steps under way at the same time, each in a replica of its own: they wait for servers, they do not compute."""
 
@@ -26,20 +26,20 @@ def run(
     steps: tuple[Step, ...],
     do: Callable[[Step], str],
     act_s: float,
-    should_stop: Callable[[], bool],
+    why_stop: Callable[[], str],
     on_outcome: Callable[[Outcome], None],
 ) -> tuple[Outcome, ...]:
     """Run ``do`` for every step whose needs are done; it returns a detail, or raises why it failed.
 
     Steps start in the plan's order where their needs and their lanes (``lane``) allow. After ``act_s`` seconds, or once
-    ``should_stop()``, those that have not started are skipped.
+    ``why_stop()`` gives a reason, those that have not started are skipped.
     """
     progress = _Progress(steps, do, on_outcome)
     stop_at = time.monotonic() + act_s
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="act") as pool:
         while len(progress.outcome_by_id) < len(steps):
-            if should_stop():
-                progress.skip_rest("this run may act no more")
+            if why := why_stop():
+                progress.skip_rest(why)
             elif time.monotonic() > stop_at:
                 progress.skip_rest(f"time is up: no step starts later than {act_s:g} s (limits.act_s)")
             else:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from tasks.act.order import NotNeededError
+from tasks.act.stop import Stop
 from tasks.clients.triton import ModelStatus, Triton, TritonError, TritonTimeoutError
 from tasks.decision import Step, StepKind
 from tasks.fleets import LiveFleet
@@ -21,6 +22,8 @@ QUIET_S = 1.0
 need not outlast an execution: Triton answers what is in flight and in its queue before it unloads."""
 DRAIN_S = 15.0
 """A copy that is still asked this long after it was unrouted is asked by somebody who goes around the gateway."""
+ANSWER_S = 1.0
+"""A load that has not answered by then is followed in the index: so its wait can be ended."""
 LOAD_PATIENCE = 3.0
 """Times the declared load time: a mean, and a cold disk is slower. Later the next tick looks after it."""
 LEAST_LOAD_S = 20.0
@@ -44,8 +47,8 @@ class StepError(Exception):
 class Hands:
     """Does the steps; may be called from several threads. A context manager: closes its channels."""
 
-    def __init__(self, live: LiveFleet, observation: Observation) -> None:
-        self._live, self._observation = live, observation
+    def __init__(self, live: LiveFleet, observation: Observation, stop: Stop) -> None:
+        self._live, self._observation, self._stop = live, observation, stop
         self._tritons: dict[Replica, Triton] = {}
         self._lock = threading.Lock()
         # the last two copies of a model must not go at the same time, each counting on the other
@@ -90,13 +93,13 @@ class Hands:
         triton = self._triton(step, ReplicaState.READY)
         deadline = time.monotonic() + self._load_s(step)
         # an unload still under way is waited for: until then its memory is not free
-        before = _wait_for(triton, step.model, lambda s: s.state != "UNLOADING", deadline, "unloaded")
+        before = self._wait_for(triton, step.model, lambda s: s.state != "UNLOADING", deadline, "unloaded")
         if before.state == "READY":
             return ALREADY
         if before.state != "LOADING":  # a second call would load it twice
             with contextlib.suppress(TritonTimeoutError):  # the load goes on: the index tells
-                triton.load(step.model, deadline - time.monotonic())
-        status = _wait_for(triton, step.model, lambda s: s.state != "LOADING", deadline, "READY")
+                triton.load(step.model, ANSWER_S)
+        status = self._wait_for(triton, step.model, lambda s: s.state != "LOADING", deadline, "READY")
         if status.state != "READY" or not triton.is_ready(step.model):
             raise StepError(f"loaded, yet {status.state or 'not in the index'} {status.reason}".strip())
         return ""
@@ -125,7 +128,7 @@ class Hands:
             routed = self._routed(step.model)
             if step.replica not in routed:
                 return ALREADY
-            if self._is_serving(step.model, step.replica) and self._has_demand(step.model):
+            if self._is_serving(step.model, step.replica) and self._observation.has_demand(step.model):
                 others = sorted(routed - {step.replica})
                 if not any(self._is_serving(step.model, other) for other in others):
                     raise NotNeededError(f"last serving copy of {step.model}, which has demand: kept")
@@ -142,7 +145,7 @@ class Hands:
         while (now := time.monotonic()) - quiet_since < QUIET_S or now - began < self._live.linger_s:
             if now - began > self._live.linger_s + DRAIN_S:
                 raise StepError(f"still asked {now - began:.0f} s after it was unrouted: by whom, around the gateway?")
-            time.sleep(POLL_S)
+            self._pause("no longer routed, and not unloaded")
             if (newer := _answered(triton, step.model)) != answered:
                 answered, quiet_since = newer, time.monotonic()
         return ""
@@ -155,9 +158,9 @@ class Hands:
             return ALREADY
         if state != "UNLOADING":
             triton.unload(step.model)
-        if self._is_failing(step.model, step.replica) and not _is_gone_within(triton, step.model, STUCK_S):
+        if self._is_failing(step.model, step.replica) and not self._is_gone_within(triton, step.model, STUCK_S):
             return self._unload_stuck(triton, step)
-        if not _is_gone_within(triton, step.model, UNLOAD_S):
+        if not self._is_gone_within(triton, step.model, UNLOAD_S):
             why = "a request takes long, or its process is dead: then restart the server"
             raise StepError(f"still UNLOADING after {UNLOAD_S:g} s: {why}")
         return ""
@@ -167,7 +170,7 @@ class Hands:
         its unload does end."""
         triton.load(step.model, self._load_s(step))
         triton.unload(step.model)
-        _wait_for(triton, step.model, _is_gone, time.monotonic() + UNLOAD_S, "unloaded")
+        self._wait_for(triton, step.model, _is_gone, time.monotonic() + UNLOAD_S, "unloaded")
         return f"still UNLOADING after {STUCK_S:g} s, its process is dead: loaded anew and unloaded"
 
     def _scale_down(self, step: Step) -> str:
@@ -231,11 +234,33 @@ class Hands:
     def _is_failing(self, model: str, replica: str) -> bool:
         return any(copy.model == model and copy.is_failing for copy in self._observation.fleet.copies_in(replica))
 
-    def _has_demand(self, model: str) -> bool:
-        """Unless the newest known demand is none at all: unknown is not zero."""
-        demand = self._observation.demand
-        known = demand.loc[demand["model"] == model, "demand_rps"].dropna()
-        return known.empty or float(known.iloc[-1]) > 0
+    def _is_gone_within(self, triton: Triton, model: str, seconds: float) -> bool:
+        try:
+            self._wait_for(triton, model, _is_gone, time.monotonic() + seconds, "unloaded")
+        except StepError:
+            return False
+        return True
+
+    def _wait_for(
+        self, triton: Triton, model: str, is_so: Callable[[ModelStatus], bool], deadline: float, wanted: str
+    ) -> ModelStatus:
+        """The model's line of the index once it is so.
+
+        Raises:
+            StepError: it is not by the deadline.
+            NotNeededError: the tick ends its waits.
+        """
+        while not is_so(status := triton.index().get(model, ModelStatus(""))):
+            if time.monotonic() > deadline:
+                raise StepError(f"not {wanted} in time: still {status.state}; the next tick looks again")
+            self._pause(f"still {status.state}, which goes on")
+        return status
+
+    def _pause(self, state: str) -> None:
+        """Between two looks."""
+        if self._stop.why:
+            raise NotNeededError(f"{state}; not waited for: {self._stop.why}")
+        time.sleep(POLL_S)
 
     def _load_s(self, step: Step) -> float:
         fleet = self._observation.fleet
@@ -248,29 +273,6 @@ def _is_gone(status: ModelStatus) -> bool:
     return status.state not in FILLED
 
 
-def _is_gone_within(triton: Triton, model: str, seconds: float) -> bool:
-    try:
-        _wait_for(triton, model, _is_gone, time.monotonic() + seconds, "unloaded")
-    except StepError:
-        return False
-    return True
-
-
 def _answered(triton: Triton, model: str) -> int:
     statistics = triton.statistics().get(model)
     return statistics.requests if statistics else 0
-
-
-def _wait_for(
-    triton: Triton, model: str, is_so: Callable[[ModelStatus], bool], deadline: float, wanted: str
-) -> ModelStatus:
-    """The model's line of the index once it is so.
-
-    Raises:
-        StepError: it is not by the deadline.
-    """
-    while not is_so(status := triton.index().get(model, ModelStatus(""))):
-        if time.monotonic() > deadline:
-            raise StepError(f"not {wanted} in time: still {status.state}; the next tick looks again")
-        time.sleep(POLL_S)
-    return status

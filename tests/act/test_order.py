@@ -23,10 +23,10 @@ def execute(
     steps: tuple[Step, ...],
     do: Callable[[Step], str],
     act_s: float = 30,
-    should_stop: Callable[[], bool] = lambda: False,
+    why_stop: Callable[[], str] = lambda: "",
 ) -> dict[int, Outcome]:
     heard: list[Outcome] = []
-    outcomes = run(steps, do, act_s, should_stop, heard.append)
+    outcomes = run(steps, do, act_s, why_stop, heard.append)
     assert [outcome.step for outcome in outcomes] == list(steps)  # one each, in the plan's order
     assert sorted(outcome.step.id for outcome in heard) == sorted(outcome.step.id for outcome in outcomes)
     return {outcome.step.id: outcome for outcome in outcomes}
@@ -99,9 +99,10 @@ def test_no_step_starts_once_it_should_stop() -> None:
         done.append(step.id)
         return ""
 
-    outcomes = execute((load(1, "a"), load(2, "a"), load(3, "a")), do, should_stop=lambda: len(done) >= 2)
+    steps = (load(1, "a"), load(2, "a"), load(3, "a"))
+    outcomes = execute(steps, do, why_stop=lambda: "no more" if len(done) >= 2 else "")
     assert [outcomes[i].result for i in (1, 2, 3)] == [DONE, DONE, SKIPPED]
-    assert outcomes[3].detail == "this run may act no more"
+    assert outcomes[3].detail == "no more"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 import requests
 
 from infra.local.demo import await_placement
-from infra.local.prefect import environment
+from infra.local.prefect import SLOT_WAIT_S, environment
 from infra.local.prefect_api import call, is_healthy
 from infra.local.programs import BIN
 from infra.local.ticks import COALESCED, EndedTick, Ticks
@@ -151,6 +152,20 @@ def by_hand(fleet: RunningFleet, *arguments: str) -> str:
     return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
+def waits_s(fleet: RunningFleet, run_id: str) -> list[int]:
+    """Each time when it found another run acting: seconds until it was to be asked again."""
+    states = call(fleet.live.state, "GET", f"flow_run_states/?flow_run_id={run_id}")
+    return [
+        round(seconds(state["state_details"]["scheduled_time"]) - seconds(state["timestamp"]))
+        for state in states
+        if state["name"] == "AwaitingConcurrencySlot"
+    ]
+
+
+def seconds(time_text: str) -> float:
+    return datetime.fromisoformat(time_text).timestamp()
+
+
 def logged(fleet: RunningFleet, run_id: str) -> str:
     wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}}
     return "\n".join(line["message"] for line in call(fleet.live.state, "POST", "logs/filter", wanted))
@@ -210,6 +225,7 @@ def test_runs_that_overlap_act_one_after_the_other_and_at_most_one_waits(fleet: 
     assert sorted(found[run].state for run in later) == [COALESCED, COALESCED, "Completed"]
     second = next(run for run in later if found[run].state == "Completed")
     assert run_of(fleet, first)["end_time"] <= run_of(fleet, second)["start_time"]
+    assert set(waits_s(fleet, second)) == {SLOT_WAIT_S}
     assert loads(fleet, "filetype") == 1
     assert fleet.ask("filetype").ok
 
