@@ -116,7 +116,7 @@ def _spot_for(table: Table, model: int) -> tuple[int | None, tuple[int, ...]]:
 def _displaceable(table: Table, model: int) -> Iterator[tuple[int, list[Rank], int, tuple[int, ...]]]:
     """For each replica where it helps: how many copies must leave, their worth (least first), it, their models.
 
-    Never a pinned copy, nor the last one that is there of a model with demand: it could not be unloaded.
+    Never a pinned copy.
     """
     wants, spots = table.problem.wants, table.problem.spots
     own = rank(table, model, table.count(model))
@@ -130,7 +130,7 @@ def _displaceable(table: Table, model: int) -> Iterator[tuple[int, list[Rank], i
         weaker = [
             other
             for other, its in worth.items()
-            if its > own and not wants.is_pinned[other] and (its[0] > 0 or (other, spot) not in table.present)
+            if its > own and not wants.is_pinned[other] and _may_go(table, other, spot, its)
         ]
         bytes_over = footprint[spot] - table.free_bytes[spot]
         compute_over = table.compute_at(model, spot, 1) - table.free_compute[spot]
@@ -142,6 +142,13 @@ def _displaceable(table: Table, model: int) -> Iterator[tuple[int, list[Rank], i
             if bytes_over <= 0 and compute_over <= SLACK:
                 yield len(victims), [(-t, -p) for t, p in (worth[v] for v in victims)], spot, tuple(victims)
                 break
+
+
+def _may_go(table: Table, model: int, spot: int, worth: Rank) -> bool:
+    """Whether a copy could be unloaded: the last one that is there of a model with demand could not, nor one of unknown
+    demand, for which nothing may have the room to serve in its stead."""
+    is_kept = worth[0] == 0 or np.isnan(table.problem.wants.demand_rps[model])
+    return not is_kept or (model, spot) not in table.present
 
 
 def _refusal(table: Table, model: int) -> Reason:

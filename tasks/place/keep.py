@@ -26,14 +26,15 @@ def keep(table: Table) -> None:
 def trim(table: Table) -> None:
     """Take off the copies that a model does not need: as far as the others can take their share within the target.
 
-    So a model that is cheaper as many small copies keeps them, and one whose demand fell gives them up.
+    So a model that is cheaper as many small copies keeps them, and one whose demand fell gives them up. Where a copy
+    went, another model's may then have the room that lets one of its go, too.
     """
     copies = table.problem.wants.copies.tolist()
     surplus = [model for model, held in enumerate(table.replicas_of) if len(held) > copies[model]]
-    if surplus:
-        worth = _worth(table, surplus)
-        for model in surplus:
-            _trim(table, model, worth)
+    worth = _worth(table, surplus) if surplus else {}
+    while surplus:
+        left = {replica for model in surplus for replica in _trim(table, model, worth)}
+        surplus = [m for m in surplus if table.count(m) > copies[m] and not left.isdisjoint(table.replicas_of[m])]
 
 
 def shed(table: Table) -> None:
@@ -58,10 +59,10 @@ def _worth(table: Table, models: list[int]) -> dict[tuple[int, int], int]:
     return {(model, replica): worth for model, replica, worth in zip(*columns, strict=True)}
 
 
-def _trim(table: Table, model: int, worth: dict[tuple[int, int], int]) -> None:
-    """Each copy that goes is chosen as if those before it had never been: where a tick ends after some of a model's,
-    the next one goes on with the others."""
-    wants = table.problem.wants
+def _trim(table: Table, model: int, worth: dict[tuple[int, int], int]) -> list[int]:
+    """The replicas that its copies left. Each copy that goes is chosen as if those before it had never been: where a
+    tick ends after some of a model's, the next one goes on with the others."""
+    wants, left = table.problem.wants, list[int]()
     while len(order := _best_first(table, model, worth)) > wants.copies[model]:
         least = worth.get((model, order[-1]), 4)
         equals = [replica for replica in reversed(order[-TRIED:]) if worth.get((model, replica), 4) == least]
@@ -72,9 +73,11 @@ def _trim(table: Table, model: int, worth: dict[tuple[int, int], int]) -> None:
             gone = min(equals, key=lambda replica: _harm(table, model, replica))
         together = [gone] if gone is not None else _may_go_together(table, model, worth)
         if not together:
-            return
+            break
         for replica in together:
             table.remove(model, replica)
+        left += together
+    return left
 
 
 def _may_go_together(table: Table, model: int, worth: dict[tuple[int, int], int]) -> list[int]:

@@ -40,6 +40,8 @@ class Case:
     zones: tuple[str, ...] = ("", "", "")
     failures: tuple[LoadFailure, ...] = ()
     rps_a_copy: float = 4.0
+    unknown: tuple[str, ...] = ()
+    """Models whose demand is not known."""
 
     @property
     def fleet(self) -> Fleet:
@@ -52,7 +54,8 @@ class Case:
 
     def place(self) -> Placement:
         counts = {name: self.wanted.get(name, 0) for name in "abcde"}
-        sizings = tuple(Sizing(m, n, self.rps_a_copy * n, {"small": 10.0}, WHY) for m, n in counts.items())
+        demand = {m: None if m in self.unknown else self.rps_a_copy * n for m, n in counts.items()}
+        sizings = tuple(Sizing(m, n, demand[m], {"small": 10.0}, WHY) for m, n in counts.items())
         return place(Observation(NOW, self.fleet, load_failures=self.failures), sizings, Limits())
 
 
@@ -148,6 +151,16 @@ ROOM = {
         {"b": 1, "c": 2, "d": 1},
         ("c small-0 serving", "c small-1 serving", "d small-2 serving"),
         pinned=("c",),
+        holds=(
+            "model:b no_room: small-0: 200 MB > 450 - 400 MB; small-1: 200 MB > 450 - 400 MB; "
+            "small-2: 200 MB > 450 - 300 MB",
+        ),
+    ),
+    "never one of unknown demand: nothing unloads it before another serves": Case(
+        ("c small-0 kept", "c small-1 kept", "d small-2 kept"),
+        {"b": 1, "c": 2, "d": 1},
+        ("c small-0 serving", "c small-1 serving", "d small-2 serving"),
+        unknown=("c",),
         holds=(
             "model:b no_room: small-0: 200 MB > 450 - 400 MB; small-1: 200 MB > 450 - 400 MB; "
             "small-2: 200 MB > 450 - 300 MB",
