@@ -29,8 +29,8 @@ def act(
     time within a replica, in the order of their needs.
 
     No step starts later than ``limits.act_s``. Once ``should_stop()``, or when the last copy of a model is lost
-    (``Stop``), no step starts and none waits any longer. A step that fails stops only what needs it. Never raises for a
-    step: its outcome says what happened. ``on_outcome`` is called with each outcome as it comes, on the caller's thread.
+    (``Stop``), no step starts and none waits any longer. A step that fails stops only what needs it. Never raises for
+    a step: its outcome says what happened. ``on_outcome`` is called with each outcome, on the caller's thread.
 
     Returns:
         One outcome a step, in the plan's order.

@@ -17,7 +17,8 @@ objective, its queue grows all the time, and its requests fail before long."""
 
 
 def hurry(table: Table, changes: Changes) -> None:
-    """Copies up to that share, as many as the tick may load; what is worth most, then what is short most, first."""
+    """Copies up to that share, as many as the tick may load; models without any first, then what is worth most, then
+    what is short most: as copies are filled in later."""
     wants, names = table.problem.wants, table.problem.spots.names
     for model in _short(table).tolist() if table.takes.any() else ():
         there, wanted = table.count(model), int(wants.copies[model])
@@ -38,4 +39,4 @@ def _short(table: Table) -> Ints:
     wants = table.problem.wants
     have = table.counts / np.maximum(wants.copies, 1)
     short = np.flatnonzero((wants.demand_rps > 0) & (wants.copies > 0) & (have < ENOUGH))
-    return short[np.lexsort((short, have[short], -wants.priority[short]))]
+    return short[np.lexsort((short, have[short], -wants.priority[short], table.counts[short] > 0))]

@@ -26,7 +26,7 @@ def plan(observation: Observation, placement: Placement, sizings: Sequence[Sizin
     An independent checker replays the plan; one that could break a rail is not a plan: it has no step, and says why.
     """
     fleet = observation.fleet
-    changes = [*coming(observation, placement), *going(observation, placement)]
+    changes = [*coming(observation, placement, sizings), *going(observation, placement)]
     draft = Draft(fleet, placement, sizings, limits.budget, changes)
     refused = {change: reason for change in changes if (reason := draft.take(change)) is not None}
     # what was refused may have been taken up since, as what another change needs

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from zlib import crc32
 
-from tasks.decision import Assignment, Placement, Reason, StepKind
+from tasks.decision import Assignment, Placement, Reason, Sizing, StepKind
 from tasks.world import Copy, CopyState, Model, Observation, Replica, ReplicaState
 
 CopyKey = tuple[str, str]
@@ -63,14 +64,16 @@ class Change:
         return sum(kind in CHURN for kind in self.kinds)
 
 
-def coming(observation: Observation, placement: Placement) -> list[Change]:
-    """The copies that should be there and do not serve, in replicas that can be worked on: first of models that nobody
-    serves now, then by priority. A model's repairs come last, in an order that changes from tick to tick: one that
-    mends nothing keeps no other from its turn."""
+def coming(observation: Observation, placement: Placement, sizings: Sequence[Sizing]) -> list[Change]:
+    """The copies that should be there and do not serve, in replicas that can be worked on: first of models that are
+    asked and that nobody serves now, then of others that are asked, then of those that nobody asks, each by priority:
+    as placement gives them their places. A model's repairs come last, in an order that changes from tick to tick: one
+    that mends nothing keeps no other from its turn."""
     fleet = observation.fleet
     copy_by_key = {(copy.model, copy.replica): copy for copy in fleet.copies}
     replica_by_name, model_by_name = fleet.replica_by_name, fleet.model_by_name
     served = {copy.model for copy in fleet.copies if copy.is_serving}
+    unasked = {sizing.model for sizing in sizings if sizing.demand_rps == 0}
     found = []
     for assignment in placement.assignments:
         replica = replica_by_name.get(assignment.replica)
@@ -79,9 +82,9 @@ def coming(observation: Observation, placement: Placement) -> list[Change]:
             change = _coming(assignment, replica, copy, model)
             found += [change] if change else []
 
-    def order(c: Change) -> tuple[bool, int, str, int, str]:
+    def order(c: Change) -> tuple[bool, bool, int, str, int, str]:
         turn = crc32(f"{c.replica} {observation.now}".encode()) if c.is_repair else -1
-        return c.model in served, -model_by_name[c.model].priority, c.model, turn, c.replica
+        return c.model in unasked, c.model in served, -model_by_name[c.model].priority, c.model, turn, c.replica
 
     return sorted(found, key=order)
 

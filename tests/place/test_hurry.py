@@ -15,11 +15,14 @@ from tests.worlds import NOW
 GB = 10**9
 
 
-def placed(there: int, wanted: int, replicas: int = 4, budget: int = 8, most: int = 8) -> Placement:
-    """Each replica holds a quiet model of its own, the first ``there`` a copy of the crowd's, too."""
+def placed(
+    there: int, wanted: int, replicas: int = 4, budget: int = 8, most: int = 8, is_cold: bool = False
+) -> Placement:
+    """Each replica holds a quiet model of its own, the first ``there`` a copy of the crowd's, too. ``is_cold``: a copy
+    of one more model is wanted, that takes as much as one of the crowd's and has a lower priority."""
     need = {"x": Need(GB, 10.0)}
     names = [f"quiet{n}" for n in range(replicas)]
-    models = tuple(Model(name, need, Objective(50.0)) for name in [*names, "crowd"])
+    models = tuple(Model(name, need, Objective(50.0), priority=name == "crowd") for name in [*names, "cold", "crowd"])
     pool = Pool("p", "x", 10 * GB, 1.0, 0, most, replicas)
     copies = [Copy(name, f"p-{n}", CopyState.READY, is_routed=True) for n, name in enumerate(names)]
     copies += [Copy("crowd", f"p-{n}", CopyState.READY, is_routed=True) for n in range(there)]
@@ -27,6 +30,7 @@ def placed(there: int, wanted: int, replicas: int = 4, budget: int = 8, most: in
         models, (pool,), tuple(Replica(f"p-{n}", "p", "x", 10 * GB, 1.0) for n in range(replicas)), tuple(copies)
     )
     sizings = tuple(Sizing(name, 1, 85.0, {"x": 85.0}, WHY) for name in names)
+    sizings += (Sizing("cold", int(is_cold), 10.0 * is_cold, {"x": 10.0}, WHY),)
     sizings += (Sizing("crowd", wanted, 10.0 * wanted, {"x": 10.0}, WHY),)
     seen = Observation(NOW, fleet)
     answer = place(seen, sizings, Limits(budget=budget))
@@ -51,6 +55,13 @@ def test_up_to_half_of_the_copies_go_into_the_headroom(
     mine = [a for a in answer.assignments if a.model == "crowd" and a.reason.code != "kept"]
     assert sum("at once, into the headroom" in a.reason.text for a in mine) == at_once
     assert sum("+" not in a.replica for a in mine) == at_once
+
+
+def test_a_model_without_any_copy_comes_first() -> None:
+    """One load a tick: the crowd has one of four copies, and the higher priority."""
+    answer = placed(there=1, wanted=4, budget=2, is_cold=True)
+    hurried = [a.model for a in answer.assignments if "at once, into the headroom" in a.reason.text]
+    assert hurried == ["cold"]
 
 
 def test_what_makes_room_for_them_leaves_not_they() -> None:

@@ -133,7 +133,7 @@ def test_a_busy_replica_is_relieved_by_a_copy_that_is_there_rather_than_by_a_loa
 
 
 def test_a_copy_may_go_once_another_models_has_made_room_for_that() -> None:
-    """a takes 14 x 50 ms = 0.7 of a replica, b 0.6, c 0.3: a alone has no room beside c in small-0, nor beside a half of
+    """a takes 14 x 50 ms = 0.7 of a replica, b 0.6, c 0.3: a alone has no room beside c in small-0, nor beside half of
     b in small-1. That half may go, since small-2 takes all of b; then a's copy beside c may."""
     there = ("a small-0 serving", "c small-0 serving", "a small-1 serving", "b small-1 serving", "b small-2 serving")
     rps = {"a": 14.0, "b": 12.0, "c": 6.0}

@@ -49,6 +49,14 @@ COMING = {
     "what is as it should be is left alone": Case((), copies=("a small-0 serving",), wanted=("a small-0",)),
     "a copy is loaded, then routed": Case(("0 load a small-0", "1 route a small-0 < 0"), wanted=("a small-0",)),
     "ready, and no request can reach it": Case(("0 route a small-0",), copies=("a small-0",), wanted=("a small-0",)),
+    "one that nobody asks for after one that is asked, though others serve that": Case(
+        ("0 load b small-1", "1 route b small-1 < 0"),
+        ("model:a budget",),
+        copies=("b small-0 serving",),
+        wanted=("a small-2", "b small-0", "b small-1"),
+        demand={"a": 0.0},
+        budget=1,
+    ),
     "requests reach it, and it is not there": Case(
         ("0 unroute a small-0", "1 load a small-0 < 0", "2 route a small-0 < 1"),
         copies=("a small-0 absent routed",),
