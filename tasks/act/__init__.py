@@ -29,15 +29,15 @@ def act(
     time within a replica, in the order of their needs.
 
     No step starts later than ``limits.act_s``. Once ``should_stop()``, or when the last copy of a model is lost
-    (``Stop``), no step starts and none waits any longer. A step that fails stops only what needs it. Never raises for
-    a step: its outcome says what happened. ``on_outcome`` is called with each outcome, on the caller's thread.
+    (``Stop``), no step starts, and those that only wait end their waits. A step that fails stops only what needs it.
+    Never raises for a step: its outcome says what happened. ``on_outcome`` is called with each outcome, on the caller's
+    thread.
 
     Returns:
         One outcome a step, in the plan's order.
     """
     _declare(live, observation)
-    stop = Stop(plan, live, observation, should_stop)
-    with Hands(live, observation, stop) as hands:
+    with Stop(live, observation, should_stop) as stop, Hands(live, observation, stop) as hands:
         return run(plan.steps, hands.do, config.limits.act_s, stop.look, on_outcome)
 
 

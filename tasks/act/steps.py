@@ -7,6 +7,8 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
 
 from tasks.act.order import NotNeededError
 from tasks.act.stop import Stop
@@ -22,8 +24,6 @@ QUIET_S = 1.0
 need not outlast an execution: Triton answers what is in flight and in its queue before it unloads."""
 DRAIN_S = 15.0
 """A copy that is still asked this long after it was unrouted is asked by somebody who goes around the gateway."""
-ANSWER_S = 1.0
-"""A load that has not answered by then is followed in the index: so its wait can be ended."""
 LOAD_PATIENCE = 3.0
 """Times the declared load time: a mean, and a cold disk is slower. Later the next tick looks after it."""
 LEAST_LOAD_S = 20.0
@@ -98,7 +98,7 @@ class Hands:
             return ALREADY
         if before.state != "LOADING":  # a second call would load it twice
             with contextlib.suppress(TritonTimeoutError):  # the load goes on: the index tells
-                triton.load(step.model, ANSWER_S)
+                self._answer(partial(triton.load, step.model, deadline - time.monotonic()))
         status = self._wait_for(triton, step.model, lambda s: s.state != "LOADING", deadline, "READY")
         if status.state != "READY" or not triton.is_ready(step.model):
             raise StepError(f"loaded, yet {status.state or 'not in the index'} {status.reason}".strip())
@@ -145,7 +145,8 @@ class Hands:
         while (now := time.monotonic()) - quiet_since < QUIET_S or now - began < self._live.linger_s:
             if now - began > self._live.linger_s + DRAIN_S:
                 raise StepError(f"still asked {now - began:.0f} s after it was unrouted: by whom, around the gateway?")
-            self._pause("no longer routed, and not unloaded")
+            self._end_waits("no longer routed, and not unloaded")
+            time.sleep(POLL_S)
             if (newer := _answered(triton, step.model)) != answered:
                 answered, quiet_since = newer, time.monotonic()
         return ""
@@ -158,7 +159,7 @@ class Hands:
             return ALREADY
         if state != "UNLOADING":
             triton.unload(step.model)
-        if self._is_failing(step.model, step.replica) and not self._is_gone_within(triton, step.model, STUCK_S):
+        if self._is_failing(step.model, step.replica) and not self._is_gone_within(triton, step.model, STUCK_S, False):
             return self._unload_stuck(triton, step)
         if not self._is_gone_within(triton, step.model, UNLOAD_S):
             why = "a request takes long, or its process is dead: then restart the server"
@@ -167,10 +168,10 @@ class Hands:
 
     def _unload_stuck(self, triton: Triton, step: Step) -> str:
         """The unload of a model whose process died while it was asked never ends, yet a load starts a new process, and
-        its unload does end."""
+        its unload does end. Left half done, it looks to the next tick like an unload that goes on."""
         triton.load(step.model, self._load_s(step))
         triton.unload(step.model)
-        self._wait_for(triton, step.model, _is_gone, time.monotonic() + UNLOAD_S, "unloaded")
+        self._wait_for(triton, step.model, _is_gone, time.monotonic() + UNLOAD_S, "unloaded", may_end=False)
         return f"still UNLOADING after {STUCK_S:g} s, its process is dead: loaded anew and unloaded"
 
     def _scale_down(self, step: Step) -> str:
@@ -234,17 +235,44 @@ class Hands:
     def _is_failing(self, model: str, replica: str) -> bool:
         return any(copy.model == model and copy.is_failing for copy in self._observation.fleet.copies_in(replica))
 
-    def _is_gone_within(self, triton: Triton, model: str, seconds: float) -> bool:
+    def _is_gone_within(self, triton: Triton, model: str, seconds: float, may_end: bool = True) -> bool:
         try:
-            self._wait_for(triton, model, _is_gone, time.monotonic() + seconds, "unloaded")
+            self._wait_for(triton, model, _is_gone, time.monotonic() + seconds, "unloaded", may_end)
         except StepError:
             return False
         return True
 
+    def _answer(self, call: Callable[[], None]) -> None:
+        """Wait for what it raises, if anything; it is made aside, so that the wait can end.
+
+        Raises:
+            NotNeededError: the tick ends its waits; the call goes on.
+        """
+        answer: Future[None] = Future()
+
+        def make() -> None:
+            try:
+                call()
+            except Exception as error:
+                answer.set_exception(error)
+            else:
+                answer.set_result(None)
+
+        threading.Thread(target=make, name="load", daemon=True).start()
+        while not wait((answer,), POLL_S).done:
+            self._end_waits("still LOADING, which goes on")
+        answer.result()
+
     def _wait_for(
-        self, triton: Triton, model: str, is_so: Callable[[ModelStatus], bool], deadline: float, wanted: str
+        self,
+        triton: Triton,
+        model: str,
+        is_so: Callable[[ModelStatus], bool],
+        deadline: float,
+        wanted: str,
+        may_end: bool = True,
     ) -> ModelStatus:
-        """The model's line of the index once it is so.
+        """The model's line of the index once it is so. ``may_end``: whether the wait ends when the tick should.
 
         Raises:
             StepError: it is not by the deadline.
@@ -253,14 +281,15 @@ class Hands:
         while not is_so(status := triton.index().get(model, ModelStatus(""))):
             if time.monotonic() > deadline:
                 raise StepError(f"not {wanted} in time: still {status.state}; the next tick looks again")
-            self._pause(f"still {status.state}, which goes on")
+            if may_end:
+                self._end_waits(f"still {status.state}, which goes on")
+            time.sleep(POLL_S)
         return status
 
-    def _pause(self, state: str) -> None:
-        """Between two looks."""
+    def _end_waits(self, state: str) -> None:
+        """Raises NotNeededError where there is nothing to wait for any longer: what is so now, and why."""
         if self._stop.why:
             raise NotNeededError(f"{state}; not waited for: {self._stop.why}")
-        time.sleep(POLL_S)
 
     def _load_s(self, step: Step) -> float:
         fleet = self._observation.fleet
