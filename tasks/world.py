@@ -126,6 +126,8 @@ class Replica:
     detail: str = ""
     is_superseded: bool = False
     """LEAVING, since a rollout replaces it by one of a newer revision."""
+    life: str = ""
+    """Another one after each restart of its server, with which what it had loaded is gone. Empty: not known."""
 
 
 class CopyState(StrEnum):

@@ -65,6 +65,7 @@ class Losses:
         self._served = self._by_model({(copy.model, copy.replica) for copy in fleet.copies if copy.is_serving})
         self._useless = {(copy.model, copy.replica) for copy in fleet.copies if not copy.is_serving}
         """Copies that are asked and do not answer, until they are unrouted."""
+        self._lives = {replica.name: replica.life for replica in fleet.replicas}
         self._doubtful: frozenset[str] = frozenset()
 
     def look(self) -> str:
@@ -73,9 +74,12 @@ class Losses:
         Raises:
             FleetUnreadableError, OSError: the fleet cannot be read.
         """
-        alive = {replica.name for replica in self._live.replicas() if replica.state in ALIVE}
+        replicas = self._live.replicas()
+        alive = {replica.name for replica in replicas if replica.state in ALIVE}
+        restarted = {r.name for r in replicas if self._lives.setdefault(r.name, r.life) != r.life}
+        self._lives.update((replica.name, replica.life) for replica in replicas)
         routed = {(model, name) for model, names in self._live.routes().items() for name in names}
-        self._useless &= routed
+        self._useless = routed & (self._useless | {copy for copy in routed if copy[1] in restarted})
         serving = self._by_model({copy for copy in routed - self._useless if copy[1] in alive})
         unserved = frozenset(model for model in self._served if model not in serving)
         lost = sorted(model for model in unserved & self._doubtful if self._observation.has_demand(model))

@@ -188,6 +188,7 @@ class LocalFleet(LiveFleet):
             metrics=f"{HOST}:{slot.metrics}",
             node="localhost",
             detail=detail,
+            life=str(program.get("pid", "")),
         )
 
 

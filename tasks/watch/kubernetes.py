@@ -17,6 +17,7 @@ from tasks.fleets.kubernetes.pods import (
     is_terminating,
     is_true,
     labelled_models,
+    life_of,
     name_of,
     pool_of,
 )
@@ -110,11 +111,10 @@ def _seen(pod: Json) -> Seen:
     """Its containers' being ready is what a load needs; the pod's being ready is what requests need, and false, too,
     when its node is gone or it was emptied."""
     status = pod.get("status", {})
-    restarts = sum(int(container.get("restartCount", 0)) for container in status.get("containerStatuses", []))
     is_there = bool(status.get("podIP")) and not is_terminating(pod)
     return Seen(
         pool=pool_of(pod),
-        life=f"{pod['metadata'].get('uid', '')}/{restarts}",
+        life=life_of(pod),
         is_ready=is_there and is_true(pod, "ContainersReady"),
         is_serving=is_there and is_true(pod, "Ready"),
         carries=labelled_models(pod),

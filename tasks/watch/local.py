@@ -6,10 +6,7 @@ import time
 from collections import defaultdict
 
 from tasks.config import Config
-from tasks.fleets import FleetUnreadableError
 from tasks.fleets.local import LocalFleet
-from tasks.fleets.state import StateError
-from tasks.fleets.supervisor import Supervisor
 from tasks.watch.changes import Seen, Snapshot
 from tasks.watch.unserved import from_envoy
 from tasks.world import Replica, ReplicaState
@@ -22,7 +19,6 @@ class LocalSource:
 
     def __init__(self, config: Config) -> None:
         self._live = LocalFleet(config)
-        self._supervisor = Supervisor(self._live.state.supervisor_socket)
         self._doubtful: frozenset[str] = frozenset()
         self._last: dict[str, Seen] = {}
 
@@ -30,12 +26,12 @@ class LocalSource:
         """Replicas, counts and the gateway's counters now. One that answers nothing is given a second chance: a machine
         out of breath is no lost replica."""
         live = self._live
-        replicas, pids = live.replicas(), self._pids()
+        replicas = live.replicas()
         carries: defaultdict[str, set[str]] = defaultdict(set)
         for model, names in live.routes().items():
             for name in names:
                 carries[name].add(model)
-        seen = {replica.name: _seen(replica, pids.get(replica.name, 0), carries[replica.name]) for replica in replicas}
+        seen = {replica.name: _seen(replica, carries[replica.name]) for replica in replicas}
         hung = frozenset(r.name for r in replicas if r.state is ReplicaState.UNREACHABLE)
         for name in hung - self._doubtful:
             if name in self._last and self._last[name].life == seen[name].life:
@@ -52,13 +48,7 @@ class LocalSource:
         time.sleep(LOOK_S)
         return False
 
-    def _pids(self) -> dict[str, int]:
-        try:
-            return {name: int(info["pid"]) for name, info in self._supervisor.programs().items()}
-        except StateError as error:
-            raise FleetUnreadableError(str(error)) from error
 
-
-def _seen(replica: Replica, pid: int, carries: set[str]) -> Seen:
+def _seen(replica: Replica, carries: set[str]) -> Seen:
     is_ready = replica.state is ReplicaState.READY
-    return Seen(replica.pool, str(pid), is_ready, is_ready, frozenset(carries))
+    return Seen(replica.pool, replica.life, is_ready, is_ready, frozenset(carries))

@@ -88,6 +88,14 @@ def test_a_lost_replica_with_a_models_last_copy_is_told_by_the_second_look(
     assert looks(losses) == (["", LOST, LOST] if is_lost else ["", "", ""])
 
 
+def test_a_server_that_was_restarted_between_two_looks_has_lost_what_it_had() -> None:
+    fleet = two()
+    losses = Losses(fleet, seen(fleet))
+    first, second = fleet.replicas_now
+    fleet.replicas_now = [first, replace(second, life="2")]
+    assert looks(losses) == ["", LOST, LOST]
+
+
 def test_one_that_was_silent_once_is_not_lost() -> None:
     fleet = two()
     losses = Losses(fleet, seen(fleet))

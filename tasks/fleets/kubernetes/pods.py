@@ -165,7 +165,14 @@ def replica(pod: Json, pool: Pool, gpu_types: frozenset[str], node: Node) -> Rep
         node=pod["spec"].get("nodeName", ""),
         zone=node.labels.get(ZONE, ""),
         detail=detail,
+        life=life_of(pod),
     )
+
+
+def life_of(pod: Json) -> str:
+    """Another one after each restart of a container."""
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return f"{pod['metadata'].get('uid', '')}/{sum(int(status.get('restartCount', 0)) for status in statuses)}"
 
 
 def _state(pod: Json, node: Node) -> tuple[ReplicaState, str]:
