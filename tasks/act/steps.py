@@ -243,7 +243,7 @@ class Hands:
         return True
 
     def _answer(self, call: Callable[[], None]) -> None:
-        """Wait for what it raises, if anything; it is made aside, so that the wait can end.
+        """Make the call aside and wait for its end; it raises what the call raises.
 
         Raises:
             NotNeededError: the tick ends its waits; the call goes on.
