@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from tasks.decision import Reason, Sizing, StepKind, Tick
 from tasks.record.picture import data_uri, demand_svg, placement_svg
 from tasks.record.rows import Row, demand_rows, memory, step_rows
-from tasks.record.words import change, changed_copies, deeds, failing_copies, placed_copies
+from tasks.record.words import change, changed_copies, deeds, failing_copies, placed_copies, skipped
 
 MOST = 50
 """Lines of a list or table: a page of a thousand models is not read. The tick's own tables have all of them."""
@@ -27,6 +27,7 @@ def summary(tick: Tick) -> str:
         f"# {when:%H:%M:%S} UTC · {deeds(tick)}",
         f"{serving} copies serve (every model in every replica: {everywhere}) · replicas: {pools} · mode {tick.mode}",
         *([f"The fleet that is to be costs {tick.cost}"] if tick.cost else []),
+        *([f"Not all of it was done: {why}"] if (why := skipped(tick)) else []),
         *_unknowns(tick),
         *_failing(tick),
         "## What changes, and why\n" + _changes(tick),

@@ -17,6 +17,8 @@ def one_line(tick: Tick) -> str:
     parts = [deeds(tick)]
     changes = changed_copies(tick)
     parts += [f"{change(s, changes)} ({s.reason.text})" for s in tick.sizings if s.model in changes][:3]
+    if why := skipped(tick):
+        parts.append(f"skipped: {why}")
     held = Counter(hold.reason.code for hold in tick.plan.holds)
     if held:
         parts.append("held: " + ", ".join(f"{n} {code}" for code, n in held.most_common(4)))
@@ -35,6 +37,14 @@ def deeds(tick: Tick) -> str:
     done = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "none"
     wrong = "".join(f", {results[r]} {r}" for r in (Result.FAILED, Result.SKIPPED) if results[r])
     return f"steps: {done}{wrong}"
+
+
+def skipped(tick: Tick) -> str:
+    """Why steps were skipped, as most of those say that waited for no other; empty: none were."""
+    done = {outcome.step.id for outcome in tick.outcomes if outcome.result is Result.DONE}
+    first = (o for o in tick.outcomes if o.result is Result.SKIPPED and done.issuperset(o.step.needs))
+    details = Counter(outcome.detail for outcome in first)
+    return details.most_common(1)[0][0] if details else ""
 
 
 def _time(tick: Tick) -> str:

@@ -69,6 +69,16 @@ def test_one_line_says_what_was_done_why_what_is_held_and_how_long_it_took() -> 
     )
 
 
+def test_why_steps_were_skipped_is_told_not_that_others_needed_them() -> None:
+    tick, lost = a_tick((Result.SKIPPED, Result.SKIPPED)), "vad has lost its last copy"
+    load, route = tick.outcomes
+    tick = replace(tick, outcomes=(replace(load, detail=lost), replace(route, detail="needs step 1, which is skipped")))
+    assert f"steps: none, 2 skipped · b 1 → 2 ({WHY.text}) · skipped: {lost} · held" in one_line(tick)
+    assert f"Not all of it was done: {lost}\n" in summary(tick)
+    assert "skipped:" not in one_line(a_tick())
+    assert "Not all" not in summary(a_tick())
+
+
 @pytest.mark.parametrize(
     ("tick", "says"),
     [
