@@ -90,6 +90,13 @@ class Hands:
         return f"{count} to {step.count} replicas"
 
     def _load(self, step: Step) -> str:
+        try:
+            return self._loaded(step)
+        except NotNeededError:
+            self._triton(step, ReplicaState.READY)  # a load that takes its own server with it has failed
+            raise
+
+    def _loaded(self, step: Step) -> str:
         triton = self._triton(step, ReplicaState.READY)
         deadline = time.monotonic() + self._load_s(step)
         # an unload still under way is waited for: until then its memory is not free
@@ -253,7 +260,7 @@ class Hands:
         def make() -> None:
             try:
                 call()
-            except Exception as error:
+            except BaseException as error:  # else nobody would ever know that it has ended
                 answer.set_exception(error)
             else:
                 answer.set_result(None)

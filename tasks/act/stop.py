@@ -63,9 +63,9 @@ class Losses:
         fleet = observation.fleet
         self._managed = fleet.model_by_name.keys()
         self._served = self._by_model({(copy.model, copy.replica) for copy in fleet.copies if copy.is_serving})
-        self._useless = {(copy.model, copy.replica) for copy in fleet.copies if not copy.is_serving}
+        self._useless = {(copy.model, copy.replica) for copy in fleet.copies if copy.is_routed and not copy.is_serving}
         """Copies that are asked and do not answer, until they are unrouted."""
-        self._lives = {replica.name: replica.life for replica in fleet.replicas}
+        self._lives = {replica.name: replica.life for replica in fleet.replicas if replica.life}
         self._doubtful: frozenset[str] = frozenset()
 
     def look(self) -> str:
@@ -76,8 +76,9 @@ class Losses:
         """
         replicas = self._live.replicas()
         alive = {replica.name for replica in replicas if replica.state in ALIVE}
-        restarted = {r.name for r in replicas if self._lives.setdefault(r.name, r.life) != r.life}
-        self._lives.update((replica.name, replica.life) for replica in replicas)
+        lives = {replica.name: replica.life for replica in replicas if replica.life}
+        restarted = {name for name, life in lives.items() if self._lives.get(name, life) != life}
+        self._lives |= lives
         routed = {(model, name) for model, names in self._live.routes().items() for name in names}
         self._useless = routed & (self._useless | {copy for copy in routed if copy[1] in restarted})
         serving = self._by_model({copy for copy in routed - self._useless if copy[1] in alive})

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tasks.decision import Reason
-from tasks.place.changes import Changes
+from tasks.place.changes import Changes, CopyKey
 from tasks.place.mend import make_room
 from tasks.place.rearrange import rearrange
 from tasks.place.seek import find, find_busy, find_slow, grow, refusals, retry_s, spread, why_here
@@ -48,14 +48,30 @@ def fill(table: Table, changes: Changes) -> None:
         if spot is None:
             changes.refused[model] = _refusal(table, model)
             continue
-        name = table.problem.wants.names[model]
-        for victim in victims:
-            table.remove(victim, spot)
-            changes.placed.pop((victim, spot), None)
-            changes.displaced[victim, spot] = Reason("displaced", f"made room for {name}, which is worth more")
+        for victim in _come(table, changes, (model, spot), victims):
             want(victim, table.count(victim))
-        changes.placed[model, spot] = why_here(table, model, spot)
-        table.add(model, spot)
+
+
+def _come(table: Table, changes: Changes, copy: CopyKey, victims: tuple[int, ...]) -> list[int]:
+    """Put a copy where others leave for it; those of them that have no other place yet. One that goes only once another
+    serves in its stead has its place at once."""
+    model, spot = copy
+    name = table.problem.wants.names[model]
+    kept = [victim for victim in victims if _is_kept(table, victim)]
+    for victim in victims:
+        table.remove(victim, spot)
+        changes.placed.pop((victim, spot), None)
+        changes.displaced[victim, spot] = Reason("displaced", f"made room for {name}, which is worth more")
+    changes.placed[copy] = why_here(table, *copy)
+    table.add(*copy)
+    homeless = []
+    for victim in victims:
+        if victim in kept and (to := find(table, victim)) is not None:
+            changes.placed[victim, to] = why_here(table, victim, to)
+            table.add(victim, to)
+        else:
+            homeless.append(victim)
+    return homeless
 
 
 def _share(table: Table, changes: Changes, model: int) -> bool:
@@ -145,10 +161,19 @@ def _displaceable(table: Table, model: int) -> Iterator[tuple[int, list[Rank], i
 
 
 def _may_go(table: Table, model: int, spot: int, worth: Rank) -> bool:
-    """Whether a copy could be unloaded: the last one that is there of a model with demand could not, nor one of unknown
-    demand, for which nothing may have the room to serve in its stead."""
-    is_kept = worth[0] == 0 or np.isnan(table.problem.wants.demand_rps[model])
-    return not is_kept or (model, spot) not in table.present
+    """Whether a copy could be unloaded: the last one that is there of a model with demand could not; one of unknown
+    demand only where another can serve in its stead."""
+    if _is_kept(table, model):
+        return find(table, model, extra=0) is not None
+    return worth[0] > 0 or (model, spot) not in table.present
+
+
+def _is_kept(table: Table, model: int) -> bool:
+    """Whether a model, since its demand is unknown, keeps as many copies as are there."""
+    if not np.isnan(table.problem.wants.demand_rps[model]):
+        return False
+    there = sum((model, replica) in table.present for replica in table.replicas_of[model])
+    return table.count(model) <= there + len(table.going_of.get(model, ()))
 
 
 def _refusal(table: Table, model: int) -> Reason:

@@ -17,12 +17,13 @@ objective, its queue grows all the time, and its requests fail before long."""
 
 
 def hurry(table: Table, changes: Changes) -> None:
-    """Copies up to that share, as many as the tick may load; models without any first, then what is worth most, then
-    what is short most: as copies are filled in later."""
+    """Copies up to that share, as many as the tick may load: a first one of each model, then the others, as copies are
+    filled in later; what is worth most, then what is short most, first."""
     wants, names = table.problem.wants, table.problem.spots.names
-    for model in _short(table).tolist() if table.takes.any() else ():
+    short = _short(table).tolist() if table.takes.any() else []
+    for most, model in [(1.0, model) for model in short] + [(np.inf, model) for model in short]:
         there, wanted = table.count(model), int(wants.copies[model])
-        while table.count(model) < ENOUGH * wanted and len(changes.placed) < table.problem.loads:
+        while table.count(model) < min(most, ENOUGH * wanted) and len(changes.placed) < table.problem.loads:
             if (spot := find(table, model)) is not None:
                 changes.placed[model, spot] = why_here(table, model, spot)
             elif (spot := find_urgent(table, model)) is not None:
@@ -39,4 +40,4 @@ def _short(table: Table) -> Ints:
     wants = table.problem.wants
     have = table.counts / np.maximum(wants.copies, 1)
     short = np.flatnonzero((wants.demand_rps > 0) & (wants.copies > 0) & (have < ENOUGH))
-    return short[np.lexsort((short, have[short], -wants.priority[short], table.counts[short] > 0))]
+    return short[np.lexsort((short, have[short], -wants.priority[short]))]

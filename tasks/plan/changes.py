@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from zlib import crc32
@@ -66,13 +67,14 @@ class Change:
 
 def coming(observation: Observation, placement: Placement, sizings: Sequence[Sizing]) -> list[Change]:
     """The copies that should be there and do not serve, in replicas that can be worked on: first of models that are
-    asked and that nobody serves now, then of others that are asked, then of those that nobody asks, each by priority:
-    as placement gives them their places. A model's repairs come last, in an order that changes from tick to tick: one
-    that mends nothing keeps no other from its turn."""
+    asked and that nobody serves now, then of those of which less than half serves, then of others that are asked, then
+    of those that nobody asks, each by priority: as placement gives them their places. A model's repairs come last, in
+    an order that changes from tick to tick: one that mends nothing keeps no other from its turn."""
     fleet = observation.fleet
     copy_by_key = {(copy.model, copy.replica): copy for copy in fleet.copies}
     replica_by_name, model_by_name = fleet.replica_by_name, fleet.model_by_name
-    served = {copy.model for copy in fleet.copies if copy.is_serving}
+    serving = Counter(copy.model for copy in fleet.copies if copy.is_serving)
+    wanted = {sizing.model: sizing.copies for sizing in sizings}
     unasked = {sizing.model for sizing in sizings if sizing.demand_rps == 0}
     found = []
     for assignment in placement.assignments:
@@ -82,9 +84,18 @@ def coming(observation: Observation, placement: Placement, sizings: Sequence[Siz
             change = _coming(assignment, replica, copy, model)
             found += [change] if change else []
 
-    def order(c: Change) -> tuple[bool, bool, int, str, int, str]:
+    def order(c: Change) -> tuple[bool, bool, bool, int, str, int, str]:
         turn = crc32(f"{c.replica} {observation.now}".encode()) if c.is_repair else -1
-        return c.model in unasked, c.model in served, -model_by_name[c.model].priority, c.model, turn, c.replica
+        has_half = 2 * serving[c.model] >= wanted.get(c.model, 0)
+        return (
+            c.model in unasked,
+            serving[c.model] > 0,
+            has_half,
+            -model_by_name[c.model].priority,
+            c.model,
+            turn,
+            c.replica,
+        )
 
     return sorted(found, key=order)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.act import act
 from tasks.act.stop import Losses, Stop
-from tasks.clients.triton import Triton
+from tasks.clients.triton import ModelStatus, Triton
 from tasks.config import Config
 from tasks.decision import Plan, Reason, Result, Step, StepKind
 from tasks.fleets import FleetUnreadableError
@@ -90,8 +90,9 @@ def test_a_lost_replica_with_a_models_last_copy_is_told_by_the_second_look(
 
 def test_a_server_that_was_restarted_between_two_looks_has_lost_what_it_had() -> None:
     fleet = two()
-    losses = Losses(fleet, seen(fleet))
     first, second = fleet.replicas_now
+    fleet.replicas_now = [first, replace(second, life="1")]
+    losses = Losses(fleet, seen(fleet))
     fleet.replicas_now = [first, replace(second, life="2")]
     assert looks(losses) == ["", LOST, LOST]
 
@@ -136,6 +137,29 @@ def test_a_copy_that_was_loaded_anew_counts_again() -> None:
     fleet.routes_now["other"].add("small-0")
     put(fleet, None)
     assert looks(losses) == [""] * 3
+
+
+@pytest.mark.parametrize("state", [CopyState.READY, CopyState.LOADING])
+def test_a_copy_that_this_tick_only_routes_counts_from_then_on(state: CopyState) -> None:
+    fleet = two()
+    observed = seen(fleet)
+    coming = Copy("other", "small-0", state)
+    observed = replace(observed, fleet=replace(observed.fleet, copies=(*observed.fleet.copies, coming)))
+    losses = Losses(fleet, observed)
+    fleet.routes_now["other"] = {"small-0"}
+    assert looks(losses) == [""] * 3
+    fleet.replicas_now = fleet.replicas_now[1:]
+    assert looks(losses)[-1] == LOST.replace("small-1", "small-0")
+
+
+def test_a_life_that_is_not_known_is_no_restart() -> None:
+    fleet = two()
+    first, second = fleet.replicas_now
+    fleet.replicas_now = [first, replace(second, life="7")]
+    losses = Losses(fleet, seen(fleet))
+    for life in ("", "7"):
+        fleet.replicas_now = [first, replace(second, life=life)]
+        assert looks(losses) == [""] * 3
 
 
 def test_where_this_tick_has_moved_a_copy_to_counts_too() -> None:
@@ -260,6 +284,49 @@ def test_a_load_goes_on_and_the_next_tick_waits_for_it(server: TritonServer) -> 
     assert [o.result for o in act(again, fleet, seen(fleet), CONFIG)] == [Result.DONE] * 2
     assert server.log.read_text().count("loading: slow:") == 1
     assert server.infer("slow") == 200
+
+
+class Hangs:
+    """A server that answers no load."""
+
+    def __init__(self, _: Replica) -> None:
+        return
+
+    def index(self) -> dict[str, ModelStatus]:
+        return {}
+
+    def load(self, _: str, timeout_s: float) -> None:
+        time.sleep(timeout_s)
+
+    def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("lost", "result", "detail"),
+    [
+        ("small-0", Result.FAILED, "replica small-0 is unreachable"),
+        ("small-1", Result.SKIPPED, f"still LOADING, which goes on; not waited for: {LOST}"),
+    ],
+)
+def test_a_load_that_takes_its_own_server_with_it_has_failed(
+    lost: str, result: Result, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be tried again there at once."""
+    monkeypatch.setattr("tasks.act.steps.Triton", Hangs)
+    fleet = two(other=[lost])
+    observed = seen(fleet)
+    began = time.monotonic()
+    losing = threading.Timer(0.5, lambda: fall_silent(fleet, lost))
+    losing.start()
+    (outcome,) = act(Plan((Step(0, StepKind.LOAD, WHY, "slow", "small-0"),)), fleet, observed, CONFIG)
+    losing.join()
+    assert (outcome.result, outcome.detail) == (result, detail)
+    assert time.monotonic() - began < 15
+
+
+def fall_silent(fleet: MemoryFleet, name: str) -> None:
+    fleet.replicas_now = [replace(r, state=UNREACHABLE) if r.name == name else r for r in fleet.replicas_now]
 
 
 @pytest.mark.servers

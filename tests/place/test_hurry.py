@@ -15,11 +15,9 @@ from tests.worlds import NOW
 GB = 10**9
 
 
-def placed(
-    there: int, wanted: int, replicas: int = 4, budget: int = 8, most: int = 8, is_cold: bool = False
-) -> Placement:
-    """Each replica holds a quiet model of its own, the first ``there`` a copy of the crowd's, too. ``is_cold``: a copy
-    of one more model is wanted, that takes as much as one of the crowd's and has a lower priority."""
+def placed(there: int, wanted: int, replicas: int = 4, budget: int = 8, most: int = 8, cold: int = 0) -> Placement:
+    """Each replica holds a quiet model of its own, the first ``there`` a copy of the crowd's, too. ``cold``: copies
+    that are wanted of one more model, which takes as much as one of the crowd's and has a lower priority."""
     need = {"x": Need(GB, 10.0)}
     names = [f"quiet{n}" for n in range(replicas)]
     models = tuple(Model(name, need, Objective(50.0), priority=name == "crowd") for name in [*names, "cold", "crowd"])
@@ -30,7 +28,7 @@ def placed(
         models, (pool,), tuple(Replica(f"p-{n}", "p", "x", 10 * GB, 1.0) for n in range(replicas)), tuple(copies)
     )
     sizings = tuple(Sizing(name, 1, 85.0, {"x": 85.0}, WHY) for name in names)
-    sizings += (Sizing("cold", int(is_cold), 10.0 * is_cold, {"x": 10.0}, WHY),)
+    sizings += (Sizing("cold", cold, 10.0 * cold, {"x": 10.0}, WHY),)
     sizings += (Sizing("crowd", wanted, 10.0 * wanted, {"x": 10.0}, WHY),)
     seen = Observation(NOW, fleet)
     answer = place(seen, sizings, Limits(budget=budget))
@@ -57,11 +55,12 @@ def test_up_to_half_of_the_copies_go_into_the_headroom(
     assert sum("+" not in a.replica for a in mine) == at_once
 
 
-def test_a_model_without_any_copy_comes_first() -> None:
-    """One load a tick: the crowd has one of four copies, and the higher priority."""
-    answer = placed(there=1, wanted=4, budget=2, is_cold=True)
-    hurried = [a.model for a in answer.assignments if "at once, into the headroom" in a.reason.text]
-    assert hurried == ["cold"]
+@pytest.mark.parametrize(("loads", "hurried"), [(1, ["cold"]), (4, ["cold", "crowd", "crowd", "crowd"])])
+def test_a_first_copy_comes_first_the_others_by_priority(loads: int, hurried: list[str]) -> None:
+    """The crowd has one of eight copies, and the higher priority; the other model none of eight."""
+    answer = placed(there=1, wanted=8, replicas=5, budget=2 * loads, most=5, cold=8)
+    found = [a.model for a in answer.assignments if "at once, into the headroom" in a.reason.text]
+    assert sorted(found) == hurried
 
 
 def test_what_makes_room_for_them_leaves_not_they() -> None:

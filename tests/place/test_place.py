@@ -156,7 +156,24 @@ ROOM = {
             "small-2: 200 MB > 450 - 300 MB",
         ),
     ),
-    "never one of unknown demand: nothing unloads it before another serves": Case(
+    "one of unknown demand where another can serve in its stead, which nothing then displaces": Case(
+        (
+            *("a small-1 kept", "a small-2 placed", "b small-1 kept", "b small-2 kept"),
+            *("d small-0 placed", "e small-0 kept", "e small-2 kept"),
+        ),
+        {"a": 2, "b": 3, "d": 1, "e": 2},
+        (
+            *("a small-0 serving", "e small-0 serving", "a small-1 serving", "b small-1 serving"),
+            *("b small-2 serving", "e small-2 serving"),
+        ),
+        surplus=("a small-0 displaced",),
+        unknown=("a",),
+        pinned=("e",),
+        priority={"b": 1},
+        rps_a_copy=1.0,
+        holds=("model:b no_room: small-0: 200 MB > 450 - 400 MB; small-1: it holds a copy; small-2: it holds a copy",),
+    ),
+    "never one of unknown demand that fits nowhere else: nothing unloads it before another serves": Case(
         ("c small-0 kept", "c small-1 kept", "d small-2 kept"),
         {"b": 1, "c": 2, "d": 1},
         ("c small-0 serving", "c small-1 serving", "d small-2 serving"),

@@ -31,12 +31,15 @@ class Case:
     replicas: int = 3
     demand: dict[str, float | None] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
+    sized: dict[str, int] = field(default_factory=dict)
+    """Copies that a model needs, where they are not one."""
     pool: Pool = POOL
     budget: int = 4
 
     def plan(self) -> Plan:
         observation = Observation(NOW, fleet(*self.copies, pool=self.pool, **self.states))
-        target, known = placement(*self.wanted, leaving=self.leaving, replicas=self.replicas), sizings(**self.demand)
+        target = placement(*self.wanted, leaving=self.leaving, replicas=self.replicas)
+        known = tuple(replace(s, copies=self.sized.get(s.model, s.copies)) for s in sizings(**self.demand))
         limits = Limits(budget=self.budget)
         found = plan(observation, target, known, limits)
         assert check(found, observation, target, known, limits) == ()
@@ -55,6 +58,14 @@ COMING = {
         copies=("b small-0 serving",),
         wanted=("a small-2", "b small-0", "b small-1"),
         demand={"a": 0.0},
+        budget=1,
+    ),
+    "one of a model of which less than half serves before another's": Case(
+        ("0 load b small-1", "1 route b small-1 < 0"),
+        ("model:b budget", "model:a budget"),
+        copies=("a small-0 serving", "b small-0 serving"),
+        wanted=("a small-0", "a small-2", "b small-0", "b small-1", "b small-2"),
+        sized={"a": 2, "b": 3},
         budget=1,
     ),
     "requests reach it, and it is not there": Case(
