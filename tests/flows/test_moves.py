@@ -50,7 +50,7 @@ CHANGES = (
 """What the policies of the moving models become, one after the other, again and again."""
 EVERY_S = 6.0
 LOAD_S = 140.0
-GATEWAYS_TURN_S = 0.1
+GATEWAYS_TURN_S = 0.25
 PACE_RPS = {"filetype": 1.0, "squeezenet": 1.0, "ocr_rec": 1.0, "embed": 1.0}
 
 
