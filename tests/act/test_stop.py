@@ -44,16 +44,14 @@ def two(first: Replica | None = None, **routes: list[str]) -> MemoryFleet:
     return MemoryFleet(first or replace(second, name="small-0"), second, routes={"other": ["small-1"], **routes})
 
 
-def seen(
-    fleet: MemoryFleet, state: CopyState = CopyState.READY, demand_rps: float | None = 10.0, model: str = "other"
-) -> Observation:
-    """``state``: of each copy in small-0."""
+def seen(fleet: MemoryFleet, state: CopyState = CopyState.READY, demand_rps: float | None = 10.0) -> Observation:
+    """``state``: of each copy in small-0. ``demand_rps``: of `other`; of the others nothing is known."""
     copies = [
         Copy(m, r, state if r == "small-0" else CopyState.READY, is_routed=True)
         for m, names in fleet.routes().items()
         for r in sorted(names)
     ]
-    demand = pd.DataFrame({"time": [0.0], "model": [model], "demand_rps": [demand_rps]})
+    demand = pd.DataFrame({"time": [0.0], "model": ["other"], "demand_rps": [demand_rps]})
     return Observation(0.0, Fleet(CONFIG.domain_models(), fleet.pools(), fleet.replicas(), tuple(copies)), demand)
 
 
